@@ -1,0 +1,45 @@
+"""The dtypes that kernels and inputs may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_SUPPORTED = frozenset("bBhHiIlLqQfdFD")  # dtype characters: every integer, float32/64, complex64/128
+
+
+def as_array(name: str, value: object) -> Array:
+    """Return an array of a supported dtype in native byte order, without a copy where none is needed.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no array of integers, float32, float64, complex64 or complex128.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got a masked array; fill it first")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__} ({error})") from None
+    check_dtype(name, array.dtype)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise TypeError unless the dtype is supported."""
+    if dtype.char not in _SUPPORTED:
+        cast = {"?": "int8", "e": "float32", "g": "float64", "G": "complex128"}.get(dtype.char, "float64")
+        raise TypeError(
+            f"{name} must be of an integer dtype, float32, float64, complex64 or complex128, got {dtype}; cast it, "
+            f"for example to {cast}"
+        )
+
+
+def flip_spatial(kernel: Array, axes: int) -> Array:
+    """Return a view of the kernel with its last `axes` axes reversed."""
+    return kernel[(..., *(slice(None, None, -1),) * axes)]

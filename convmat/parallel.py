@@ -1,0 +1,83 @@
+"""One executor for all blocks of rows, and the number of workers."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def count_workers(workers: int | None) -> int:
+    """Return the number of threads that `workers` means.
+
+    Parameters
+    ----------
+    workers : int or None
+        None means the CPUs available to the process. A negative number counts back from them, as in `scipy.fft`: −1 is
+        all, −2 all but one.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `workers` is neither an int nor None.
+    ValueError
+        If `workers` is 0, or counts back beyond the CPUs that there are.
+    """
+    cpus = available_cpus()
+    if workers is None:
+        return cpus
+    try:
+        number = operator.index(workers)
+    except TypeError:
+        number = None
+    if number is None or isinstance(workers, bool):
+        raise TypeError(f"workers must be an int or None, got {workers!r}")
+    if number == 0 or number < -cpus:
+        raise ValueError(f"workers must be positive, or negative down to -{cpus} to count back from all, got {workers!r}")
+    return number if number > 0 else number + 1 + cpus
+
+
+def run_blocks(function: Callable[..., object], blocks: Sequence[tuple[object, ...]], workers: int) -> None:
+    """Call `function` on each tuple of arguments, the calling thread and up to `workers` − 1 others sharing them.
+
+    The function has to release the GIL for most of its time, and must not call this one.
+    """
+    if len(blocks) == 1 or workers == 1:
+        for block in blocks:
+            function(*block)
+        return
+    queue = iter(blocks)  # next() on an iterator of a list is atomic
+
+    def work() -> None:
+        for block in queue:
+            function(*block)
+
+    helpers = [_executor(workers - 1).submit(work) for _ in range(min(workers, len(blocks)) - 1)]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            helper.result()
+
+
+@cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="convmat")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the executors but none of their threads
+    os.register_at_fork(after_in_child=_executor.cache_clear)

@@ -1,0 +1,62 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.10.14"]
+# ///
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Run the tests and the package's doctests."""
+    session.install("--editable", ".[fast,demo]", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style of the code and of the project."""
+    session.install(*group("dev"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    # GH and SEC001 are about one host's workflows; the Markdown is wrapped by hand, and there is no reStructuredText.
+    session.run("sp-repo-review", ".", "--ignore", "GH,SEC001,PC170,PC180")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types of the package."""
+    session.install("--editable", ".", *group("dev"))
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the site; a warning is an error."""
+    if not Path("docs/conf.py").is_file():
+        session.skip("docs/conf.py does not exist")
+    session.install("--editable", ".[fast,demo]", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run the asv suites against the checkout, each once unless told otherwise: nox -s bench -- --bench NAME."""
+    session.install("--editable", ".[fast]", *group("bench"))
+    session.run("asv", "machine", "--yes")
+    session.run("asv", "run", "--python=same", "--show-stderr", *(session.posargs or ["--quick"]))
+
+
+if __name__ == "__main__":
+    nox.main()
