@@ -8,10 +8,12 @@ the speed at which memory can be filled.
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,240 @@ _BUFFER = 1024  # elements; NumPy buffers operands if several inner loops fit in
 _SERIAL = 1 << 17  # entries for which another thread is worth waking
 
 Span = tuple[int, int]
+
+
+def convolution_matrix(
+    kernel: npt.ArrayLike,
+    input_shape: Shape,
+    *,
+    stride: IntPerAxis = 1,
+    padding: Padding = 0,
+    dilation: IntPerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    flip: bool = False,
+    format: str = "csr",
+    dtype: npt.DTypeLike | None = None,
+    rows: Span | None = None,
+    workers: int | None = None,
+) -> Any:
+    """Return the sparse matrix W of a convolution, so that ``(W @ x.ravel()).reshape(output_shape)`` is the convolution.
+
+    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]`` with
+    ``source(o, t) = o·stride − before + t·dilation`` on each axis, and the kernel is not flipped unless `flip` says so.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
+    input_shape : int or sequence of int
+        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+    stride, dilation : int or sequence of int
+        For all axes, or one per axis.
+    padding : int, str or sequence
+        An int for all axes, one int per axis, one ``(before, after)`` pair per axis, ``"valid"``, ``"same"`` or ``"full"``.
+    groups : int
+        Number of groups of channels that do not see each other.
+    padding_mode : {"zeros", "circular", "reflect", "symmetric", "replicate"}
+        What a position outside the input reads; see `ConvolutionGeometry` for the names elsewhere.
+    flip : bool
+        Reverse the kernel's spatial axes first: convolution as in signal processing.
+    format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
+        Sparse format of the result.
+    dtype : dtype, optional
+        Dtype of the result, a "same_kind" cast of the kernel's; that of the kernel by default.
+    rows : (int, int), optional
+        Build only rows ``start`` to ``stop`` of the matrix.
+    workers : int, optional
+        Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
+
+    Returns
+    -------
+    sparse array
+        Of shape (size of the output, size of the input), or as many rows as asked for. CSR has sorted indices without
+        duplicates, int32 while the number of nonzeros and both dimensions fit, else int64. Zeros in the kernel are stored,
+        so the pattern depends on the geometry alone.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value.
+    MemoryError
+        If the matrix does not fit into memory.
+
+    See Also
+    --------
+    Convolution : the same map without storing the matrix.
+    transposed_convolution_matrix : the transpose, written directly.
+    scipy.linalg.convolution_matrix : dense, one axis; ``flip=True`` with "full" or "valid" padding gives the same.
+
+    References
+    ----------
+    .. [1] A. Zhang, Z. C. Lipton, M. Li, A. J. Smola, "Dive into Deep Learning", section "Transposed Convolution".
+
+    Examples
+    --------
+    >>> from convmat import convolution_matrix
+    >>> convolution_matrix([[1, 2], [3, 4]], (3, 3)).toarray()
+    array([[1, 2, 0, 3, 4, 0, 0, 0, 0],
+           [0, 1, 2, 0, 3, 4, 0, 0, 0],
+           [0, 0, 0, 1, 2, 0, 3, 4, 0],
+           [0, 0, 0, 0, 1, 2, 0, 3, 4]])
+    """
+    kernel = _as_kernel(kernel, dtype)
+    geometry = ConvolutionGeometry(
+        kernel.shape,
+        input_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+    )
+    return assemble_as(geometry, kernel, False, flip, format, rows, workers)
+
+
+def transposed_convolution_matrix(
+    kernel: npt.ArrayLike,
+    input_shape: Shape,
+    *,
+    stride: IntPerAxis = 1,
+    padding: Padding = 0,
+    dilation: IntPerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    flip: bool = False,
+    output_padding: IntPerAxis = 0,
+    output_shape: Shape | None = None,
+    format: str = "csr",
+    dtype: npt.DTypeLike | None = None,
+    rows: Span | None = None,
+    workers: int | None = None,
+) -> Any:
+    """Return the sparse matrix Wᵀ of a transposed convolution, written directly in its own form.
+
+    A transposed convolution is described by the convolution that it transposes: the same kernel array and the same
+    options. Only sizes are seen from the other side.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
+    input_shape : int or sequence of int
+        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+    stride, padding, dilation, groups, padding_mode, flip
+        The options of the convolution, as in `convolution_matrix`. What the padding mode reads from a border, the
+        transpose adds back to it.
+    output_padding : int or sequence of int
+        Added to the smallest of the output sizes that the strided convolution maps to `input_shape`; below
+        ``max(stride, dilation)``. It chooses a size and pads nothing.
+    output_shape : int or sequence of int, optional
+        The same choice by name, channels included if there are any. Not together with `output_padding`.
+    format, dtype, rows, workers
+        As in `convolution_matrix`.
+
+    Returns
+    -------
+    sparse array
+        Of shape (size of the output, size of the input), or as many rows as asked for, canonical as that of
+        `convolution_matrix`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value.
+    MemoryError
+        If the matrix does not fit into memory.
+
+    See Also
+    --------
+    TransposedConvolution : the same map without storing the matrix.
+
+    Examples
+    --------
+    >>> from convmat import transposed_convolution_matrix
+    >>> W_T = transposed_convolution_matrix([[0, 1], [2, 3]], (2, 2), stride=2)
+    >>> (W_T @ [0, 1, 2, 3]).reshape(4, 4)
+    array([[0, 0, 0, 1],
+           [0, 0, 2, 3],
+           [0, 2, 0, 3],
+           [4, 6, 6, 9]])
+    """
+    kernel = _as_kernel(kernel, dtype)
+    geometry = ConvolutionGeometry.of_transposed(
+        kernel.shape,
+        input_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=padding_mode,
+        output_padding=output_padding,
+        output_shape=output_shape,
+    )
+    return assemble_as(geometry, kernel, True, flip, format, rows, workers)
+
+
+def assemble_as(
+    geometry: ConvolutionGeometry,
+    kernel: Array,
+    transposed: bool,
+    flip: bool,
+    format: str = "csr",
+    rows: Span | None = None,
+    workers: int | None = None,
+) -> Any:
+    """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
+    if not isinstance(format, str):
+        raise TypeError(f"format must be a str, got {format!r}")
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if not isinstance(flip, bool | np.bool_):
+        raise TypeError(f"flip must be a bool, got {flip!r}")
+    count = count_workers(workers)
+    rows = _check_rows(rows, geometry.shape[int(transposed)])
+    if flip:
+        kernel = flip_spatial(kernel, len(geometry.axes))
+    if format == "csc" and rows is None:  # the other direction's CSR, read by columns
+        other = assemble(geometry, kernel, not transposed, None, count)
+        result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
+        result.has_canonical_format = True
+        return result
+    return assemble(geometry, kernel, transposed, rows, count).asformat(format)
+
+
+def _as_kernel(kernel: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
+    """Return the kernel as an array of a supported dtype."""
+    array = as_array("kernel", kernel)
+    if dtype is None:
+        return array
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
+    check_dtype("dtype", wanted)
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise TypeError(f"dtype must be a same_kind cast of the kernel's, {array.dtype}, got {wanted}")
+    return array.astype(wanted.newbyteorder("="), copy=False)
+
+
+def _check_rows(rows: object, size: int) -> Span | None:
+    """Return a checked range of rows, or None."""
+    if rows is None:
+        return None
+    if not isinstance(rows, Sequence) or isinstance(rows, str) or len(rows) != 2:
+        raise TypeError(f"rows must be a pair (start, stop) of ints or None, got {rows!r}")
+    try:
+        start, stop = map(operator.index, rows)
+    except TypeError:
+        raise TypeError(f"rows must be a pair (start, stop) of ints or None, got {rows!r}") from None
+    if not 0 <= start <= stop <= size:
+        raise ValueError(f"rows must satisfy 0 <= start <= stop <= {size}, got {rows!r}")
+    return start, stop
 
 
 def assemble(
@@ -129,7 +365,7 @@ class _Matrix:
 
     def blocks(self, start: int, stop: int, nnz: int, workers: int) -> list[Span]:
         """Cut a range of rows into blocks for threads, at whole lines of the last axis where lines are short enough."""
-        pieces = min(4 * workers, nnz // _SERIAL, stop - start) if workers > 1 else 1
+        pieces = min(workers, nnz // _SERIAL, stop - start)
         if pieces < 2:
             return [(start, stop)]
         line = self.rows[-1] if self.rows[-1] * 4 * pieces <= stop - start else 1
@@ -152,32 +388,35 @@ class _Matrix:
 
 def _write_ends(runs: list[list[Run]], width: int, entry: int, ends: Array) -> None:
     """Write where each row's entries end, for rows (channels, all rows of the axes) and `width` entries a channel."""
-    base, widths = np.zeros(1, ends.dtype), np.full(1, width, ends.dtype)
-    *leading, last = runs
-    totals = [sum(run.count * run.entries for run in axis) for axis in runs]
-    for axis, run_list in enumerate(leading):
-        lengths = np.concatenate(
-            [np.tile(np.array([len(row.columns) for row in run.rows], ends.dtype), run.count) for run in run_list]
-        )
-        before = np.cumsum(lengths, dtype=ends.dtype) - lengths
-        base = (base[:, None] + widths[:, None] * (before * prod(totals[axis + 1 :]))).ravel()
-        widths = (widths[:, None] * lengths).ravel()
-    per_channel = width * prod(totals)
-    if not leading:
-        _write_progression(last, width, entry, ends[0])
-        ends[1:] = ends[0] + np.arange(1, len(ends), dtype=ends.dtype)[:, None] * per_channel
+    integer = ends.dtype.type
+    if len(runs) == 1:
+        per_channel = width * _write_progression(runs[0], width, entry, ends[0])
+        ends[1:] = ends[0] + np.arange(1, len(ends), dtype=ends.dtype)[:, None] * integer(per_channel)
         return
-    line = np.empty(sum(run.count * run.period for run in last), ends.dtype)
-    _write_progression(last, 1, 0, line)
-    lines = ends.reshape(len(ends), base.size, line.size)
-    for channel, out in enumerate(lines):
+    # Rows of all axes but the first few end as they do for a single entry of those few, scaled by their entries.
+    lead, count = 1, sum(run.count * run.period for run in runs[0])
+    while count < 16 and lead + 1 < len(runs):
+        count *= sum(run.count * run.period for run in runs[lead])
+        lead += 1
+    line = np.empty((1, ends.shape[1] // count), ends.dtype)
+    _write_ends(runs[lead:], 1, 0, line)
+    per_line = integer(line[0, -1])
+    starts, widths = np.zeros(1, ends.dtype), np.full(1, width, ends.dtype)
+    for axis in runs[:lead]:
+        period = [np.array([len(row.columns) for row in run.rows], ends.dtype) for run in axis]
+        lengths = np.concatenate([np.tile(part, run.count) for part, run in zip(period, axis, strict=True)])
+        before = np.cumsum(lengths, dtype=ends.dtype)
+        starts = (starts[:, None] * before[-1] + widths[:, None] * (before - lengths)).ravel()
+        widths = (widths[:, None] * lengths).ravel()
+    per_channel = int(starts[-1] + widths[-1]) * int(per_line)
+    for channel, out in enumerate(ends.reshape(len(ends), count, line.size)):
         np.multiply(widths[:, None], line, out=out)
-        out += (base + (entry + channel * per_channel))[:, None]
+        out += (starts * per_line + integer(entry + channel * per_channel))[:, None]
 
 
-def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> None:
-    """Write where the rows of one axis end, at `width` entries for each of the axis' own."""
-    row = 0
+def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> int:
+    """Write where the rows of one axis end, at `width` entries for each of the axis' own; return the number of those."""
+    row = total = 0
     for run in runs:
         period = np.cumsum([width * len(row.columns) for row in run.rows], dtype=ends.dtype)
         fit = max(1, min(run.count, _BLOCK // run.period))
@@ -190,6 +429,8 @@ def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> 
         rest *= run.period
         np.add(pattern[:rest], ends.dtype.type(entry + whole * fit * step), out=ends[row + size : row + size + rest])
         row, entry = row + size + rest, entry + run.count * step
+        total += run.count * run.entries
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +515,7 @@ class _Writer:
         step, tail = self.steps[axis], self.tail[axis + 1]
         place = place.repeated(count, size, run.shift * step)
         for row in run.rows:
-            own = np.asarray(row.columns, columns.dtype)
+            own = _columns(row, columns.dtype)
             if step != 1:
                 own = own * columns.dtype.type(step)
             joined = (columns[:, None] + own).ravel()
@@ -297,6 +538,13 @@ class _Writer:
         if rest:
             place = place.moved(whole * fit * size, whole * fit * shift)
             _repeat(_Entries(data[:, : rest * size], indices[:, : rest * size]), target, place)
+
+
+def _columns(row: Row, dtype: npt.DTypeLike) -> Array:
+    """Return the columns of a row as an array."""
+    if isinstance(row.columns, range):
+        return np.arange(row.columns.start, row.columns.stop, row.columns.step, dtype)
+    return row.columns.astype(dtype)
 
 
 def _restrict(kernel: Array, axis: int, row: Row) -> Array:
@@ -361,6 +609,7 @@ def _check_memory(shape: tuple[int, int], nnz: int, nbytes: int) -> None:
         )
 
 
+@cache
 def _memory_limit() -> int:
     """Return the bytes of physical memory, or the control group's limit if that is lower."""
     limits = []
