@@ -1,0 +1,95 @@
+"""What an engine is: a way to compute V x and Vᵀ y.
+
+An engine knows neither dtypes' rules nor batches' layouts nor conjugation; the operator does that once. It is given a
+geometry whose padding it does itself: the operator's own where the padding mode is among `Engine.pads`, else that of the
+convolution V of the padded input, without padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from convmat.dtypes import Array
+from convmat.geometry import ConvolutionGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the cost of a product depends on besides its geometry.
+
+    Attributes
+    ----------
+    workers : int
+        Number of threads.
+    bandwidth : float
+        Bytes per second that one thread streams.
+    gemm : float
+        Multiplications and additions per second of one thread in double precision matrix products; single is twice that.
+    call : float
+        Seconds that one NumPy call on a small array takes.
+    """
+
+    workers: int = 1
+    bandwidth: float = 10e9
+    gemm: float = 40e9
+    call: float = 1.5e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a product is estimated to cost.
+
+    Attributes
+    ----------
+    flops, bytes : float
+        Arithmetic and memory traffic of one product.
+    seconds : float
+        Time of one product.
+    setup : float
+        Seconds to prepare, once for the kernel.
+    state : float
+        Bytes kept between products.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+    setup: float
+    state: float
+
+
+class Bound(Protocol):
+    """An engine with its kernel: computes products of C-contiguous arrays of the kernel's dtype.
+
+    Both methods overwrite all of `out`, which comes uninitialised, and may be called from several threads at once.
+    """
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Convolve ``x`` (B, C_in, *input) into ``out`` (B, C_out, *output)."""
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Apply the transpose, never conjugated: ``y`` (B, C_out, *output) into ``out`` (B, C_in, *input)."""
+
+
+class Engine(Protocol):
+    """One way to compute products; stateless."""
+
+    name: str
+    pads: frozenset[str]  # padding modes that it takes natively
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Return the sentence that tells the user why not, or None."""
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Return what a product of `batch` arrays costs."""
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
+        """Return what depends on the geometry alone; kept while kernels change."""
+
+    def bind(self, plan: Any, kernel: Array) -> Bound:
+        """Return the engine for one kernel, C-contiguous and of shape (C_out, C_in // groups, *k)."""
