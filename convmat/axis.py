@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import gcd
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,16 +123,12 @@ class Axis:
     @property
     def pairs(self) -> int:
         """The number of (output, tap) pairs that read something, before taps with one source are merged."""
-        if self.mode != "zeros":
-            return self.outputs * self.taps
-        return sum(high - low for low, high in map(self.span, range(self.taps)))
+        return _pairs(self) if self.mode == "zeros" else self.outputs * self.taps
 
     @property
     def entries(self) -> int:
         """The number of nonzeros of the axis' matrix."""
-        if self.mode == "zeros":
-            return self.pairs
-        return sum(run.count * run.entries for run in self.runs())
+        return _pairs(self) if self.mode == "zeros" else sum(run.count * run.entries for run in self.runs())
 
     def sources(self, outputs: IntArray) -> IntArray:
         """Return the input positions that the given outputs read, one column for each tap; −1 reads nothing."""
@@ -150,6 +148,29 @@ class Axis:
         edge = 1 if self.mode == "symmetric" else 0  # symmetric repeats the edge, reflect does not
         folded = np.where(position < 0, -edge - position, position)
         return np.where(folded >= n, 2 * (n - 1) + edge - folded, folded)
+
+    def table(self, transposed: bool, start: int, stop: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], slice]:
+        """List the column of every tap in rows `start` to `stop`, −1 where a tap reads nothing; zeros padding only.
+
+        Returns
+        -------
+        columns : array (taps, rows)
+            Those that are not −1 ascend in each row.
+        taps : slice
+            The taps in the order of the columns.
+        """
+        rows = np.arange(start, stop, dtype=dtype)
+        reach = np.arange(self.taps, dtype=dtype)[:, None] * self.dilation
+        if not transposed:
+            source = (rows * self.stride - self.before) + reach
+            source[(source < 0) | (source >= self.size)] = -1
+            return source, slice(None)
+        output = (rows + self.before) - reach[::-1]
+        if self.stride > 1:
+            output, phase = np.divmod(output, self.stride)
+            output[phase != 0] = -1
+        output[(output < 0) | (output >= self.outputs)] = -1
+        return output, slice(None, None, -1)
 
     def runs(self, transposed: bool = False, start: int = 0, stop: int | None = None) -> list[Run]:
         """Describe rows `start` to `stop` of the axis' matrix.
@@ -278,6 +299,12 @@ class Axis:
             return 0, 0
         low = max(0, -((self.reach - first - self.before) // self.stride))
         return low, max(low, min(self.outputs, (last - 1 + self.before) // self.stride + 1))
+
+
+@lru_cache
+def _pairs(axis: Axis) -> int:
+    """Return the number of (output, tap) pairs inside the input."""
+    return sum(high - low for low, high in map(axis.span, range(axis.taps)))
 
 
 def _merge(columns: IntArray, taps: IntArray) -> Row:

@@ -70,7 +70,7 @@ class ConvolutionGeometry:
     >>> geometry.output_shape
     (64, 112, 112)
     >>> geometry.nnz, geometry.matrix_nbytes("float32")
-    (115605504, 928055300)
+    (116214528, 932927492)
     """
 
     kernel_shape: tuple[int, ...]
@@ -175,7 +175,10 @@ class ConvolutionGeometry:
                 )
             channels = (kernel[1] * options.groups,) if options.has_channels else ()
             wanted = _shape("output_shape", output_shape, len(channels) + n)
-            least, most = (*channels, *smallest), tuple(low + limit - 1 for low, limit in zip(smallest, limits, strict=True))
+            least, most = (
+                (*channels, *smallest),
+                tuple(low + limit - 1 for low, limit in zip(smallest, limits, strict=True)),
+            )
             if not all(low <= size <= high for size, low, high in zip(wanted, least, (*channels, *most), strict=True)):
                 raise ValueError(f"output_shape must lie between {least} and {(*channels, *most)}, got {wanted}")
             extra = tuple(size - low for size, low in zip(wanted[len(channels) :], smallest, strict=True))
@@ -280,9 +283,10 @@ class ConvolutionGeometry:
 
     def matrix_nbytes(self, dtype: npt.DTypeLike) -> int:
         """Return the bytes of W in CSR form: data of the given dtype, indices and row pointers."""
-        return self.nnz * (np.dtype(dtype).itemsize + self.index_dtype.itemsize) + (
-            self.shape[0] + 1
-        ) * self.index_dtype.itemsize
+        return (
+            self.nnz * (np.dtype(dtype).itemsize + self.index_dtype.itemsize)
+            + (self.shape[0] + 1) * self.index_dtype.itemsize
+        )
 
     @cached_property
     def padded(self) -> ConvolutionGeometry:

@@ -47,7 +47,9 @@ def count_workers(workers: int | None) -> int:
     if number is None or isinstance(workers, bool):
         raise TypeError(f"workers must be an int or None, got {workers!r}")
     if number == 0 or number < -cpus:
-        raise ValueError(f"workers must be positive, or negative down to -{cpus} to count back from all, got {workers!r}")
+        raise ValueError(
+            f"workers must be positive, or negative down to -{cpus} to count back from all, got {workers!r}"
+        )
     return number if number > 0 else number + 1 + cpus
 
 

@@ -1,0 +1,377 @@
+"""Writes the nonzeros of rows of W or Wᵀ, at about the speed at which memory can be filled.
+
+A row of the matrix is a product of one row of each axis, so the nonzeros of a product of runs are strided arrays: the
+pattern of one block of rows, and the same again plus a constant for each next block. A pattern is written once, into
+arrays small enough for a cache, and the matrix is written from it by whole-array copies and additions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from convmat.axis import Row, Run
+from convmat.dtypes import Array
+from convmat.geometry import ConvolutionGeometry
+from convmat.parallel import run_blocks
+
+Span = tuple[int, int]
+
+_BLOCK = 3072  # entries of a pattern: its data and indices stay in a 48 KiB first-level cache
+_LINE = 24576  # entries of a pattern that spans whole lines of the axes after it: stays in the second-level cache
+_TABLE = 1 << 17  # cells of a table, at most; more would take memory to speak of
+_TABLE_FOR_RUNS = 4000  # cells of a table that cost as much as writing one product of runs
+_BUFFER = 1024  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
+_SERIAL = 1 << 17  # entries for which another thread is worth waking
+
+
+class MatrixRows:
+    """W or Wᵀ: its axes, its kernel with the row channels first, and how its rows are counted and written."""
+
+    def __init__(self, geometry: ConvolutionGeometry, kernel: Array, transposed: bool) -> None:
+        axes, groups = geometry.axes, geometry.groups
+        outer, inner = geometry.out_channels // groups, geometry.in_channels // groups
+        taps = geometry.spatial_kernel
+        kernel = kernel.reshape(groups, outer, inner, *taps)
+        if transposed:
+            kernel = kernel.swapaxes(1, 2)
+        self.kernel = kernel.reshape(-1, *kernel.shape[2:])  # (row channels, column channels of a group, *taps)
+        self._group_size = kernel.shape[1]
+        self.rows = (len(self.kernel), *(axis.rows(transposed) for axis in axes))
+        columns = [axis.rows(not transposed) for axis in axes]
+        self._steps = [
+            prod(columns[i:]) for i in range(len(axes) + 1)
+        ]  # columns between channels, then between positions
+        self.shape = (prod(self.rows), self.kernel.shape[1] * groups * self._steps[0])
+        self._axes, self._transposed = axes, transposed
+        self._known: dict[tuple[int, Span], list[Run]] = {}
+
+    def count(self, start: int, stop: int) -> int:
+        """Return the number of nonzeros of a range of rows."""
+        return sum(self._entries(box) for box in _boxes(start, stop, self.rows))
+
+    def write(self, start: int, stop: int, data: Array, indices: Array, ends: Array, workers: int = 1) -> None:
+        """Write a range of rows.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range.
+        data, indices : array
+            Contiguous, of the range's number of nonzeros, and of the kernel's and of an integer dtype.
+        ends : array
+            Contiguous, of the indices' dtype: where each row's entries end.
+        workers : int
+            Number of threads.
+        """
+
+        def write_block(first: int, last: int) -> None:
+            np.setbufsize(_BUFFER)
+            begin = self.count(start, first)
+            for box in _boxes(first, last, self.rows):
+                row, rows = first - start, prod(high - low for low, high in box)
+                end = begin + self._entries(box)
+                self._write_box(box, data[begin:end], indices[begin:end], ends[row : row + rows], begin)
+                first, begin = first + rows, end
+
+        pieces = min(workers, data.size // _SERIAL, stop - start)
+        line = (
+            self.rows[-1] if self.rows[-1] * 4 * pieces <= stop - start else 1
+        )  # cut at whole lines if lines are short
+        cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
+        blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
+        copy_context().run(run_blocks, write_block, blocks, workers)
+
+    def _runs(self, axis: int, span: Span) -> list[Run]:
+        """Return the runs of a range of rows of one axis."""
+        if (axis, span) not in self._known:
+            self._known[axis, span] = self._axes[axis].runs(self._transposed, *span)
+        return self._known[axis, span]
+
+    def _entries(self, box: tuple[Span, ...]) -> int:
+        """Return the number of nonzeros of a box: a range of channels, and a range of rows of each axis."""
+        entries = (box[0][1] - box[0][0]) * self.kernel.shape[1]
+        for i, (axis, span) in enumerate(zip(self._axes, box[1:], strict=True)):
+            whole = span == (0, axis.rows(self._transposed)) and axis.mode == "zeros"
+            entries *= axis.pairs if whole else sum(run.count * run.entries for run in self._runs(i, span))
+        return entries
+
+    def _write_box(self, box: tuple[Span, ...], data: Array, indices: Array, ends: Array, begin: int) -> None:
+        """Write the rows of a box into contiguous arrays; `begin` is the number of entries before it."""
+        (first, last), *spans = box
+        kernel, integer = self.kernel[first:last], indices.dtype.type
+        columns = np.arange(kernel.shape[1], dtype=indices.dtype) * integer(self._steps[0])
+        base = np.arange(first, last, dtype=indices.dtype) // integer(self._group_size)
+        base *= integer(kernel.shape[1] * self._steps[0])
+        target = _Entries(data.reshape(len(kernel), -1), indices.reshape(len(kernel), -1))
+        ends = ends.reshape(len(kernel), -1)
+        if self._small(spans, kernel[0].size):
+            size = kernel.shape[1] * self._steps[0]
+            wide = np.dtype(np.int64) if size * len(spans) > np.iinfo(indices.dtype).max else indices.dtype
+            axes = zip(self._axes, spans, strict=True)
+            tables = [axis.table(self._transposed, *span, wide) for axis, span in axes]
+            lengths = _write_tables(tables, self._steps[1:], kernel, columns.astype(wide), base, size, target)
+            ends[0] = np.cumsum(lengths)
+            starts = np.arange(len(kernel), dtype=ends.dtype) * integer(target.data.shape[1]) + integer(begin)
+            np.add(ends[0], starts[:, None], out=ends)
+        else:
+            runs = [self._runs(i, span) for i, span in enumerate(spans)]
+            _write_ends(runs, kernel.shape[1], begin, ends)
+            if data.size:
+                writer = _Writer(runs, self._steps[1:], target.data.shape[1])
+                writer.write(target, 0, kernel, columns, _Place(0, base))
+
+    def _small(self, spans: list[Span], taps: int) -> bool:
+        """Tell whether a box has so few nonzeros, or so many products of runs, that a table of all taps is cheaper."""
+        pairs = list(zip(self._axes, spans, strict=True))
+        cells = taps * prod(last - first for _, (first, last) in pairs)
+        products = prod(min(last - first, 2 * axis.taps + 1) for axis, (first, last) in pairs)
+        return cells <= min(_TABLE, _TABLE_FOR_RUNS * products) and all(axis.mode == "zeros" for axis in self._axes)
+
+
+def _write_tables(
+    tables: list[tuple[Array, slice]],
+    steps: list[int],
+    kernel: Array,
+    columns: Array,
+    base: Array,
+    size: int,
+    target: _Entries,
+) -> Array:
+    """Write a small box from tables of all taps of all rows, where −1 is a tap that reads nothing; return row lengths."""
+    n, limit = len(tables), columns.dtype.type(size)
+    position = columns.reshape(-1, *(1,) * (2 * n))  # (column channels, taps of each axis, rows of each axis)
+    for axis, ((table, taps), step) in enumerate(zip(tables, steps, strict=True)):
+        shape = [1] * (2 * n)
+        shape[axis], shape[n + axis] = table.shape
+        own = np.where(table < 0, -limit, table * table.dtype.type(step))
+        position = position + own.reshape(shape)
+        kernel = kernel[(slice(None),) * (axis + 2) + (taps,)]
+    kernel = kernel.reshape(len(kernel), -1)
+    position = position.reshape(kernel.shape[1], -1)
+    flat = position.T.ravel()
+    cells = np.flatnonzero(flat >= 0)
+    np.add(base[:, None], flat.take(cells), out=target.indices)
+    taps_of_cells = np.broadcast_to(np.arange(kernel.shape[1]), position.shape[::-1]).ravel().take(cells)
+    kernel.take(taps_of_cells, axis=1, out=target.data, mode="clip")
+    return np.add.reduce(position >= 0, axis=0, dtype=columns.dtype)
+
+
+def _write_ends(runs: list[list[Run]], width: int, entry: int, ends: Array) -> None:
+    """Write where each row's entries end, for rows (channels, all rows of the axes) and `width` entries a channel."""
+    integer = ends.dtype.type
+    if len(runs) == 1:
+        per_channel = width * _write_progression(runs[0], width, entry, ends[0])
+        ends[1:] = ends[0] + np.arange(1, len(ends), dtype=ends.dtype)[:, None] * integer(per_channel)
+        return
+    # Rows of all axes but the first few end as they do for a single entry of those few, scaled by their entries.
+    lead, count = 1, sum(run.count * run.period for run in runs[0])
+    while count < 16 and lead + 1 < len(runs):
+        count *= sum(run.count * run.period for run in runs[lead])
+        lead += 1
+    line = np.empty((1, ends.shape[1] // count), ends.dtype)
+    _write_ends(runs[lead:], 1, 0, line)
+    per_line = integer(line[0, -1])
+    starts, widths = np.zeros(1, ends.dtype), np.full(1, width, ends.dtype)
+    for axis in runs[:lead]:
+        period = [np.array([len(row.columns) for row in run.rows], ends.dtype) for run in axis]
+        lengths = np.concatenate([np.tile(part, run.count) for part, run in zip(period, axis, strict=True)])
+        before = np.cumsum(lengths, dtype=ends.dtype)
+        starts = (starts[:, None] * before[-1] + widths[:, None] * (before - lengths)).ravel()
+        widths = (widths[:, None] * lengths).ravel()
+    per_channel = int(starts[-1] + widths[-1]) * int(per_line)
+    for channel, out in enumerate(ends.reshape(len(ends), count, line.size)):
+        np.multiply(widths[:, None], line, out=out)
+        out += (starts * per_line + integer(entry + channel * per_channel))[:, None]
+
+
+def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> int:
+    """Write where the rows of one axis end, at `width` entries for each of the axis' own; return the number of those."""
+    row = total = 0
+    for run in runs:
+        period = np.cumsum([width * len(row.columns) for row in run.rows], dtype=ends.dtype)
+        fit = max(1, min(run.count, _BLOCK // run.period))
+        step = int(period[-1])
+        pattern = (np.arange(fit, dtype=ends.dtype)[:, None] * ends.dtype.type(step) + period).ravel()
+        whole, rest = divmod(run.count, fit)
+        starts = np.arange(whole, dtype=ends.dtype) * ends.dtype.type(fit * step) + ends.dtype.type(entry)
+        size = whole * pattern.size
+        np.add(starts[:, None], pattern, out=ends[row : row + size].reshape(whole, -1))
+        rest *= run.period
+        np.add(pattern[:rest], ends.dtype.type(entry + whole * fit * step), out=ends[row + size : row + size + rest])
+        row, entry = row + size + rest, entry + run.count * step
+        total += run.count * run.entries
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """Data and indices of consecutive rows, the same rows for several row channels."""
+
+    data: Array  # (channels, entries)
+    indices: Array  # (channels, entries), or (1, entries) in a pattern
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a pattern is written: the first entry, what is added to its columns, and how both repeat."""
+
+    entry: int
+    column: Array  # (channels,)
+    counts: tuple[int, ...] = ()
+    entry_steps: tuple[int, ...] = ()
+    column_steps: tuple[int, ...] = ()
+
+    def moved(self, entry: int, column: int = 0) -> _Place:
+        shifted = self.column + self.column.dtype.type(column) if column else self.column
+        return _Place(self.entry + entry, shifted, self.counts, self.entry_steps, self.column_steps)
+
+    def repeated(self, count: int, entry: int, column: int) -> _Place:
+        if count == 1:
+            return self
+        counts, entries, columns = (*self.counts, count), (*self.entry_steps, entry), (*self.column_steps, column)
+        return _Place(self.entry, self.column, counts, entries, columns)
+
+
+class _Writer:
+    """Writes the product of the rows of all axes, axis by axis: every run of an axis times all of the axes after it."""
+
+    def __init__(self, runs: list[list[Run]], steps: list[int], size: int) -> None:
+        self._steps = steps
+        self.tail = [1]  # entries of all axes from one on, for one entry of the axes before it
+        self.runs = []
+        for axis in reversed(runs):
+            sized = [(run, run.entries) for run in axis]
+            self.tail.insert(0, self.tail[0] * sum(run.count * entries for run, entries in sized))
+            self.runs.insert(0, sized)
+        # Patterns must take no memory to speak of.
+        self.block, self.line = min(_BLOCK, size // 8), min(_LINE, size // 8)
+
+    def write(
+        self, target: _Entries, axis: int, kernel: Array, columns: Array, place: _Place, plain: bool = False
+    ) -> None:
+        """Write all rows of the axes from `axis` on, for the entries (kernel values and columns) of the axes before it."""
+        if axis == len(self.runs):
+            _repeat(_Entries(kernel.reshape(len(kernel), columns.size), columns[None]), target, place)
+            return
+        width = columns.size * self.tail[axis + 1]
+        parts, entry = [], 0
+        for run, entries in self.runs[axis]:
+            parts.append((run, entries * width, entry))
+            entry += run.count * entries * width
+        # Largest first: memory is then touched for the first time, and in order, by the run that fills most of it.
+        for run, size, entry in sorted(parts, key=lambda part: -part[0].count):
+            if not size:
+                continue
+            here = place.moved(entry) if entry else place
+            fit = 0 if plain else min(run.count, self.block // size)
+            if not fit and not plain and axis + 1 < len(self.runs) and size <= self.line:
+                fit = 1
+            if fit * run.period * self.tail[axis + 1] > 1 and (place.counts or run.count > fit):
+                self.write_blocks(target, axis, run, fit, size, kernel, columns, here)
+            else:
+                self.write_periods(target, axis, run, run.count, size, kernel, columns, here, plain)
+
+    def write_periods(
+        self,
+        target: _Entries,
+        axis: int,
+        run: Run,
+        count: int,
+        size: int,
+        kernel: Array,
+        columns: Array,
+        place: _Place,
+        plain: bool,
+    ) -> None:
+        """Write a run by the rows of its period, each of which repeats at a constant distance."""
+        step, tail = self._steps[axis], self.tail[axis + 1]
+        place = place.repeated(count, size, run.shift * step)
+        for row in run.rows:
+            own = _columns(row, columns.dtype)
+            if step != 1:
+                own = own * columns.dtype.type(step)
+            joined = (columns[:, None] + own).ravel()
+            if joined.size:
+                self.write(target, axis + 1, _restrict(kernel, axis + 2, row), joined, place, plain)
+                place = place.moved(joined.size * tail)
+
+    def write_blocks(
+        self, target: _Entries, axis: int, run: Run, fit: int, size: int, kernel: Array, columns: Array, place: _Place
+    ) -> None:
+        """Write a run by a pattern of `fit` periods, and what is left by the beginning of that pattern."""
+        data = np.empty((len(kernel), fit * size), kernel.dtype)
+        indices = np.empty((1, fit * size), columns.dtype)
+        self.write_periods(
+            _Entries(data, indices), axis, run, fit, size, kernel, columns, _Place(0, np.zeros(1, columns.dtype)), True
+        )
+        whole, rest = divmod(run.count, fit)
+        shift = run.shift * self._steps[axis]
+        _repeat(_Entries(data, indices), target, place.repeated(whole, fit * size, fit * shift))
+        if rest:
+            place = place.moved(whole * fit * size, whole * fit * shift)
+            _repeat(_Entries(data[:, : rest * size], indices[:, : rest * size]), target, place)
+
+
+def _columns(row: Row, dtype: npt.DTypeLike) -> Array:
+    """Return the columns of a row as an array."""
+    if isinstance(row.columns, range):
+        return np.arange(row.columns.start, row.columns.stop, row.columns.step, dtype)
+    return row.columns.astype(dtype)
+
+
+def _restrict(kernel: Array, axis: int, row: Row) -> Array:
+    """Return the kernel's values for the columns of a row of one axis, taps of the same column added up."""
+    values = kernel[(slice(None),) * axis + (row.taps,)]
+    if row.starts is None:
+        return values
+    return np.add.reduceat(values, row.starts, axis, dtype=kernel.dtype)
+
+
+def _repeat(pattern: _Entries, target: _Entries, place: _Place) -> None:
+    """Write a pattern at every place, each with its own constant added to the columns."""
+    size, columns = pattern.data.shape[1], place.column
+    if not place.counts:
+        span = slice(place.entry, place.entry + size)
+        target.data[:, span] = pattern.data
+        np.add(columns[:, None], pattern.indices, out=target.indices[:, span])
+        return
+    for count, step in zip(place.counts, place.column_steps, strict=True):
+        columns = columns[..., None] + np.arange(0, count * step, step, dtype=columns.dtype)
+    data = _window(target.data, place, size)
+    data[...] = pattern.data.reshape(-1, *(1,) * len(place.counts), size)
+    np.add(columns[..., None], pattern.indices[0], out=_window(target.indices, place, size))
+
+
+def _window(array: Array, place: _Place, size: int) -> Array:
+    """Return a view (channels, *counts, size) of a contiguous (channels, entries) array."""
+    item = array.itemsize
+    strides = (array.strides[0], *(step * item for step in place.entry_steps), item)
+    return np.ndarray((len(array), *place.counts, size), array.dtype, array, place.entry * item, strides)
+
+
+def _boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[Span, ...]]:
+    """Cut a range of the C-order positions of an array into products of ranges, in order."""
+    if start >= stop:
+        return
+    if len(shape) == 1:
+        yield ((start, stop),)
+        return
+    inner = prod(shape[1:])
+    head, tail = -(-start // inner), stop // inner
+    if head > tail:  # all within one index of the first dimension
+        for box in _boxes(start - tail * inner, stop - tail * inner, shape[1:]):
+            yield ((tail, tail + 1), *box)
+        return
+    for box in _boxes(start - (head - 1) * inner, inner, shape[1:]) if start < head * inner else ():
+        yield ((head - 1, head), *box)
+    if head < tail:
+        yield ((head, tail), *((0, size) for size in shape[1:]))
+    for box in _boxes(0, stop - tail * inner, shape[1:]):
+        yield ((tail, tail + 1), *box)
