@@ -2,8 +2,17 @@
 
 from importlib.metadata import version
 
+from convmat import textbook
 from convmat.assembly import convolution_matrix, transposed_convolution_matrix
 from convmat.geometry import ConvolutionGeometry
+from convmat.operators import Convolution, TransposedConvolution
 
-__all__ = ["ConvolutionGeometry", "convolution_matrix", "transposed_convolution_matrix"]
+__all__ = [
+    "Convolution",
+    "ConvolutionGeometry",
+    "TransposedConvolution",
+    "convolution_matrix",
+    "textbook",
+    "transposed_convolution_matrix",
+]
 __version__ = version("convmat")

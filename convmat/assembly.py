@@ -18,6 +18,7 @@ from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.parallel import count_workers
 from convmat.writer import MatrixRows, Span
 
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
 
@@ -222,7 +223,7 @@ def assemble_as(
         result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
         result.has_canonical_format = True
         return result
-    return assemble(geometry, kernel, transposed, rows, count).asformat(format)
+    return assemble(geometry, kernel, transposed, rows, count).asformat(format)  # type: ignore[call-overload]
 
 
 def _as_kernel(kernel: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
@@ -318,7 +319,7 @@ def _memory_limit() -> int:
     limits = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for name in _CGROUP_LIMITS:
         try:
             limits.append(int(Path(name).read_text()))
         except (OSError, ValueError):  # no such file, or "max"

@@ -42,4 +42,6 @@ def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
 
 def flip_spatial(kernel: Array, axes: int) -> Array:
     """Return a view of the kernel with its last `axes` axes reversed."""
-    return kernel[(..., *(slice(None, None, -1),) * axes)]
+    backwards: tuple[Any, ...] = (..., *(slice(None, None, -1),) * axes)
+    flipped: Array = kernel[backwards]
+    return flipped

@@ -316,16 +316,12 @@ class _Options:
     ) -> None:
         self.input_shape = _shape("input_shape", input_shape)
         self.kernel_shape = _shape("kernel_shape", kernel_shape)
-        self.has_channels = len(self.kernel_shape) == len(self.input_shape) + 1
-        if not self.has_channels and len(self.kernel_shape) != len(self.input_shape):
+        extra = len(self.kernel_shape) - len(self.input_shape)
+        self.has_channels = extra == 1 and len(self.kernel_shape) > 2
+        if extra and not self.has_channels:
             raise ValueError(
                 "kernel and input_shape must have N and N dimensions, or N + 2 and N + 1 with channels, "
                 f"got a kernel of shape {self.kernel_shape} and input_shape {self.input_shape}"
-            )
-        if self.has_channels and len(self.kernel_shape) < 3:
-            raise ValueError(
-                "a kernel with channels must be (C_out, C_in // groups, *k) with at least one axis in k, "
-                f"got shape {self.kernel_shape} for input_shape {self.input_shape}"
             )
         channel_axes = 2 * int(self.has_channels)
         self.spatial = self.input_shape[int(self.has_channels) :]
@@ -431,8 +427,8 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
                 if any(step != 1 for step in stride):
                     raise ValueError(
                         f"padding='same' needs stride 1, got {stride}, because frameworks disagree on it for larger "
-                        "strides: PyTorch refuses it, TensorFlow pads max((⌈n/stride⌉ − 1)·stride + dilation·(k − 1) + 1 − n, 0) "
-                        "in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
+                        "strides: PyTorch refuses it, TensorFlow pads max((⌈n/stride⌉ − 1)·stride + dilation·(k − 1) + 1 − n, "
+                        "0) in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
                     )
                 return tuple((reach // 2, reach - reach // 2) for reach in reaches)
         raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")

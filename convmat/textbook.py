@@ -1,14 +1,14 @@
 """The loops of the textbook: convolution, transposed convolution, and the matrix of both, to be read beside it.
 
-The section is "Transposed Convolution" of *Dive into Deep Learning*; its calls run as they stand there. The functions need
-NumPy alone and share no code with the rest of the package, so that they can be what the rest is checked against. They are as
-slow as they look.
+The section is "Transposed Convolution" of *Dive into Deep Learning*; its calls run as they stand there. The functions
+need NumPy alone and share no code with the rest of the package, so that the rest can be checked against them. They are
+as slow as they look: for reading, and for images of a few thousand pixels.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -48,7 +48,7 @@ def corr2d(X: npt.ArrayLike, K: npt.ArrayLike, *, stride: IntPair = 1, padding: 
 
     Notes
     -----
-    ``Y[i, j] = Σ_a Σ_b X[i·stride + a − padding, j·stride + b − padding] · K[a, b]``, where X is zero outside its border.
+    ``Y[i, j] = Σ_a Σ_b X[i·stride + a − padding, j·stride + b − padding] · K[a, b]``, where X is zero outside.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def corr2d(X: npt.ArrayLike, K: npt.ArrayLike, *, stride: IntPair = 1, padding: 
     _check_channels(X.shape, K.shape, 1)
     (s_h, s_w), (p_h, p_w) = _pair("stride", stride, 1), _pair("padding", padding, 0)
     if K.ndim == 4:
-        return np.stack([_sum([corr2d(x, k, stride=stride, padding=padding) for x, k in zip(X, Ks)]) for Ks in K])
+        return np.stack([_sum(corr2d, X, kernels, stride, padding) for kernels in K])
     h, w = K.shape
     n_h, n_w = _output_shape(X.shape, (h, w), (s_h, s_w), (p_h, p_w))
     X = np.pad(X, ((p_h, p_h), (p_w, p_w)))
@@ -123,14 +123,11 @@ def trans_conv(X: npt.ArrayLike, K: npt.ArrayLike, *, stride: IntPair = 1, paddi
     _check_channels(X.shape, K.shape, 0)
     (s_h, s_w), (p_h, p_w) = _pair("stride", stride, 1), _pair("padding", padding, 0)
     if K.ndim == 4:
-        kernels = K.swapaxes(0, 1)
-        return np.stack(
-            [_sum([trans_conv(x, k, stride=stride, padding=padding) for x, k in zip(X, Ks)]) for Ks in kernels]
-        )
+        return np.stack([_sum(trans_conv, X, kernels, stride, padding) for kernels in K.swapaxes(0, 1)])
     n_h, n_w = X.shape
     h, w = K.shape
     H, W = s_h * (n_h - 1) + h, s_w * (n_w - 1) + w
-    if H <= 2 * p_h or W <= 2 * p_w:
+    if min(H - 2 * p_h, W - 2 * p_w) < 1:
         raise ValueError(f"padding must leave something of the {H} × {W} result, got {padding!r}")
     Z = np.zeros((H, W), np.result_type(X, K))
     for i in range(n_h):
@@ -201,31 +198,33 @@ def kernel2matrix(
     for k in K if K.ndim == 4 else (K,):
         for i in range(n_h):
             for j in range(n_w):
-                # A row is a picture of the size of X, padding and all: the kernel where this output sees it, else nothing.
+                # A row is a picture of the size of X: the kernel where this output looks, zeros elsewhere.
                 picture = np.zeros((*shape[:-2], H + 2 * p_h, W + 2 * p_w), K.dtype)
                 picture[..., i * s_h : i * s_h + h, j * s_w : j * s_w + w] = k
                 rows.append(picture[..., p_h : p_h + H, p_w : p_w + W].reshape(-1))
     return np.stack(rows)
 
 
-def _sum(images: list[Array]) -> Array:
-    """Return the sum over the input channels, without the wider integers that `numpy.sum` would choose."""
-    total = images[0]
-    for image in images[1:]:
-        total = total + image
+def _sum(
+    function: Callable[..., Array], images: Iterable[Array], kernels: Iterable[Array], stride: IntPair, padding: IntPair
+) -> Array:
+    """Return the sum of what each channel that goes in contributes to one that comes out."""
+    parts = [function(x, k, stride=stride, padding=padding) for x, k in zip(images, kernels, strict=True)]
+    total = parts[0]
+    for part in parts[1:]:  # numpy.sum would widen small integers
+        total = total + part
     return total
 
 
 def _output_shape(
     image: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> list[int]:
+) -> tuple[int, int]:
     """Return the number of outputs on each axis."""
-    padded = [n + 2 * p for n, p in zip(image, padding, strict=True)]
-    if any(k > n for k, n in zip(kernel, padded, strict=True)):
-        raise ValueError(
-            f"K must not be larger than the padded image, got {kernel[0]} × {kernel[1]} for {padded[0]} × {padded[1]}"
-        )
-    return [(n - k) // s + 1 for n, k, s in zip(padded, kernel, stride, strict=True)]
+    (h, w), (s_h, s_w) = kernel, stride
+    H, W = image[0] + 2 * padding[0], image[1] + 2 * padding[1]
+    if h > H or w > W:
+        raise ValueError(f"K must not be larger than the padded image, got {h} × {w} for {H} × {W}")
+    return (H - h) // s_h + 1, (W - w) // s_w + 1
 
 
 def _numbers(name: str, value: npt.ArrayLike) -> Array:

@@ -12,9 +12,9 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convmat.axis import Row, Run
 from convmat.dtypes import Array
@@ -96,7 +96,7 @@ class MatrixRows:
 
     def _entries(self, box: tuple[Span, ...]) -> int:
         """Return the number of nonzeros of a box: a range of channels, and a range of rows of each axis."""
-        entries = (box[0][1] - box[0][0]) * self.kernel.shape[1]
+        entries: int = (box[0][1] - box[0][0]) * self.kernel.shape[1]
         for i, (axis, span) in enumerate(zip(self._axes, box[1:], strict=True)):
             whole = span == (0, axis.rows(self._transposed)) and axis.mode == "zeros"
             entries *= axis.pairs if whole else sum(run.count * run.entries for run in self._runs(i, span))
@@ -160,7 +160,8 @@ def _write_tables(
     np.add(base[:, None], flat.take(cells), out=target.indices)
     taps_of_cells = np.broadcast_to(np.arange(kernel.shape[1]), position.shape[::-1]).ravel().take(cells)
     kernel.take(taps_of_cells, axis=1, out=target.data, mode="clip")
-    return np.add.reduce(position >= 0, axis=0, dtype=columns.dtype)
+    lengths: Array = np.add.reduce(position >= 0, axis=0, dtype=columns.dtype)
+    return lengths
 
 
 def _write_ends(runs: list[list[Run]], width: int, entry: int, ends: Array) -> None:
@@ -245,7 +246,7 @@ class _Writer:
     def __init__(self, runs: list[list[Run]], steps: list[int], size: int) -> None:
         self._steps = steps
         self.tail = [1]  # entries of all axes from one on, for one entry of the axes before it
-        self.runs = []
+        self.runs: list[list[tuple[Run, int]]] = []
         for axis in reversed(runs):
             sized = [(run, run.entries) for run in axis]
             self.tail.insert(0, self.tail[0] * sum(run.count * entries for run, entries in sized))
@@ -319,10 +320,12 @@ class _Writer:
             _repeat(_Entries(data[:, : rest * size], indices[:, : rest * size]), target, place)
 
 
-def _columns(row: Row, dtype: npt.DTypeLike) -> Array:
+def _columns(row: Row, dtype: np.dtype[Any]) -> Array:
     """Return the columns of a row as an array."""
     if isinstance(row.columns, range):
-        return np.arange(row.columns.start, row.columns.stop, row.columns.step, dtype)
+        first, last, step = row.columns.start, row.columns.stop, row.columns.step
+        columns: Array = np.arange(first, last, step, dtype=dtype)
+        return columns
     return row.columns.astype(dtype)
 
 

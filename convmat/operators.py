@@ -1,0 +1,539 @@
+"""W and Wᵀ as linear operators: dtypes, batches, padding and conjugation on one side, engines on the other."""
+
+from __future__ import annotations
+
+from math import prod
+from threading import Lock
+from typing import Any, Self
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator
+
+from convmat.assembly import assemble_as
+from convmat.dtypes import Array, as_array, flip_spatial
+from convmat.engines import ENGINES, Bound, Machine
+from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
+from convmat.padding import fold, pad
+from convmat.parallel import count_workers
+from convmat.planner import Explanation, plan
+
+
+class _Products:
+    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate."""
+
+    def __init__(
+        self,
+        geometry: ConvolutionGeometry,
+        kernel: Array,
+        flip: bool,
+        engine: str,
+        workers: int | None,
+        plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
+    ) -> None:
+        self.geometry, self.flip, self.engine, self.workers = geometry, flip, engine, workers
+        self.kernel = kernel.copy()
+        self.kernel.flags.writeable = False
+        self.machine = Machine(workers=count_workers(workers))
+        self.plans = {} if plans is None else plans
+        self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
+        self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
+        self.family: WeakValueDictionary[tuple[bool, bool], _ConvolutionOperator] = WeakValueDictionary()
+        self._lock = Lock()
+
+    def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
+        """Return the name of the engine for a product, remembered by direction, dtype and batch."""
+        if self.engine != "auto":
+            return self.engine
+        key = transposed, dtype, batch
+        if key not in self._chosen:
+            estimates = plan(self.geometry, dtype, batch, transposed, self.machine)
+            self._chosen[key] = next(estimate.engine for estimate in estimates if estimate.chosen)
+        return self._chosen[key]
+
+    def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        """Return an engine with the kernel in a dtype."""
+        key = name, dtype
+        if key not in self._bound:
+            with self._lock:
+                if key not in self._bound:
+                    self._bound[key] = self._bind(name, dtype)
+        return self._bound[key]
+
+    def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        engine = ENGINES[name]
+        geometry = self.engine_geometry(name)
+        refusal = engine.refuses(geometry, dtype)
+        if refusal is not None:
+            raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
+        if (name, dtype) not in self.plans:
+            self.plans[name, dtype] = engine.prepare(geometry, dtype, self.machine.workers)
+        kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
+        shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
+        return engine.bind(self.plans[name, dtype], np.ascontiguousarray(kernel, dtype).reshape(shape))
+
+    def engine_geometry(self, name: str) -> ConvolutionGeometry:
+        """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""
+        return self.geometry if self.geometry.padding_mode in ENGINES[name].pads else self.geometry.padded
+
+    def multiply(self, transposed: bool, x: Array, out: Array) -> None:
+        """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
+        if not len(x):
+            return
+        name = self.choose(transposed, x.dtype, len(x))
+        bound = self.bound(name, x.dtype)
+        outer, inner = self.geometry, self.engine_geometry(name)
+        if inner.spatial_input == outer.spatial_input:
+            (bound.transpose if transposed else bound.forward)(x, out)
+            return
+        between = np.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
+        if transposed:
+            bound.transpose(x, between)
+            fold(between, outer, out)
+        else:
+            pad(x, outer, between)
+            bound.forward(between, out)
+
+
+class _ConvolutionOperator(LinearOperator):
+    """W, Wᵀ or the conjugate of either."""
+
+    _transposed = False
+
+    def _set(self, products: _Products, conjugated: bool) -> None:
+        self._products, self._conjugated = products, conjugated
+        self._relatives: list[_ConvolutionOperator] = []
+        shape = products.geometry.shape
+        super().__init__(products.kernel.dtype, shape[::-1] if self._transposed else shape)
+        products.family[self._transposed, conjugated] = self
+
+    def _relative(self, transposed: bool, conjugated: bool) -> Any:
+        """Return the transpose and/or conjugate.
+
+        Whoever first asks for a relative keeps it, and not the other way round, so that no cycle holds a matrix in memory.
+        """
+        conjugated = conjugated and self.dtype.kind == "c"
+        relative = self._products.family.get((transposed, conjugated))
+        if relative is None:
+            kind = TransposedConvolution if transposed else Convolution
+            relative = object.__new__(kind)
+            relative._set(self._products, conjugated)
+            self._relatives.append(relative)
+        return relative
+
+    @property
+    def geometry(self) -> ConvolutionGeometry:
+        """The geometry of the convolution, also for its transpose."""
+        return self._products.geometry
+
+    @property
+    def kernel(self) -> Array:
+        """The kernel as given; conjugated for a conjugate. Read-only."""
+        return self._products.kernel.conj() if self._conjugated else self._products.kernel
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what goes in."""
+        return self.geometry.output_shape if self._transposed else self.geometry.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what comes out."""
+        return self.geometry.input_shape if self._transposed else self.geometry.output_shape
+
+    @property
+    def engine(self) -> str:
+        """The engine asked for."""
+        return self._products.engine
+
+    def apply(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Apply the operator to arrays in their own shape.
+
+        Parameters
+        ----------
+        x : array_like (..., *input_shape)
+            One array, or any number of them on leading batch axes.
+        out : array (..., *output_shape), optional
+            Where to write the result; of the result's shape and dtype.
+
+        Returns
+        -------
+        array (..., *output_shape)
+            Of dtype ``np.result_type(self.dtype, x.dtype)``; `out` if it was given.
+
+        Raises
+        ------
+        TypeError
+            If `x` or `out` is of a wrong dtype.
+        ValueError
+            If `x` or `out` is of a wrong shape, or the engine cannot do the product.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convmat import Convolution
+        >>> A = Convolution([[1, 2], [3, 4]], (3, 3))
+        >>> A.apply(np.arange(9).reshape(3, 3))
+        array([[27, 37],
+               [57, 67]])
+        """
+        array = as_array("x", x)
+        ndim = len(self.input_shape)
+        if array.ndim < ndim or array.shape[array.ndim - ndim :] != self.input_shape:
+            raise ValueError(f"x must have shape (..., {', '.join(map(str, self.input_shape))}), got {array.shape}")
+        batch = array.shape[: array.ndim - ndim]
+        shape, dtype = (*batch, *self.output_shape), np.result_type(self.dtype, array.dtype)
+        if out is None:
+            out = np.empty(shape, dtype)
+        else:
+            _check_out(out, shape, dtype)
+        count = prod(batch)
+        direct = out.flags.c_contiguous and not self._conjugated and not np.may_share_memory(out, array)
+        if dtype.kind == "c" and self.dtype.kind != "c":  # a real operator on the parts of a complex array
+            real = dtype.type(0).real.dtype
+            parts = np.empty((2, *array.shape), real)
+            parts[0], parts[1] = array.real, array.imag
+            results = self._multiply(parts.reshape(2 * count, *self.input_shape), real).reshape(2, *shape)
+            out.real, out.imag = results
+        elif direct:
+            self._multiply(array.reshape(count, *self.input_shape), dtype, out.reshape(count, *self.output_shape))
+        else:
+            array = array.conj() if self._conjugated else array
+            result = self._multiply(array.reshape(count, *self.input_shape), dtype).reshape(shape)
+            np.conjugate(result, out=out) if self._conjugated else np.copyto(out, result)
+        return out
+
+    def _multiply(self, x: Array, dtype: np.dtype[Any], out: Array | None = None) -> Array:
+        """Return the product of arrays (B, *input_shape) in a dtype that the kernel can be cast to."""
+        if out is None:
+            out = np.empty((len(x), *self.output_shape), dtype)
+        x = np.ascontiguousarray(x, dtype)
+        if not self.geometry.has_channels:
+            self._products.multiply(self._transposed, x[:, None], out[:, None])
+        else:
+            self._products.multiply(self._transposed, x, out)
+        return out
+
+    def _matvec(self, x: Array) -> Array:
+        # (N,) or (N, 1) before SciPy 1.18, (..., N) from then on.
+        batch = x.shape[:-1] if x.shape[-1] == self.shape[1] else ()
+        return self.apply(np.asarray(x).reshape(*batch, *self.input_shape)).reshape(*batch, self.shape[0])
+
+    def _matmat(self, X: Array) -> Array:
+        columns = np.asarray(X).swapaxes(-1, -2)
+        result = self.apply(columns.reshape(*columns.shape[:-1], *self.input_shape))
+        return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)
+
+    def _rmatvec(self, x: Array) -> Array:
+        return self._adjoint()._matvec(x)  # type: ignore[no-any-return]
+
+    def _rmatmat(self, X: Array) -> Array:
+        return self._adjoint()._matmat(X)  # type: ignore[no-any-return]
+
+    def _transpose(self) -> Any:
+        return self._relative(not self._transposed, self._conjugated)
+
+    def _adjoint(self) -> Any:
+        return self._relative(not self._transposed, not self._conjugated)
+
+    def conj(self) -> Any:
+        """Return the operator with the complex conjugate of the matrix."""
+        return self._relative(self._transposed, not self._conjugated)
+
+    conjugate = conj
+
+    def with_kernel(self, kernel: npt.ArrayLike) -> Self:
+        """Return the same operator with another kernel, keeping all that was prepared from the geometry.
+
+        Parameters
+        ----------
+        kernel : array_like
+            Of the shape of `kernel`, and any supported dtype.
+
+        Returns
+        -------
+        Convolution or TransposedConvolution
+            As this one.
+
+        Raises
+        ------
+        TypeError
+            If the kernel is of an unsupported dtype.
+        ValueError
+            If the kernel has another shape.
+        """
+        array = as_array("kernel", kernel)
+        old = self._products
+        if array.shape != old.kernel.shape:
+            raise ValueError(f"kernel must have shape {old.kernel.shape}, got {array.shape}")
+        _check_engine(old.engine, old.geometry, array.dtype)
+        operator = object.__new__(type(self))
+        operator._set(_Products(old.geometry, array, old.flip, old.engine, old.workers, old.plans), False)
+        return operator
+
+    def tosparse(self, format: str = "csr") -> Any:
+        """Return the matrix in a sparse format, built anew.
+
+        Parameters
+        ----------
+        format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
+            The format.
+
+        Returns
+        -------
+        sparse array
+            Canonical, as that of `convolution_matrix`.
+
+        Raises
+        ------
+        MemoryError
+            If the matrix does not fit into memory.
+        """
+        products = self._products
+        kernel = self.kernel.reshape(products.kernel.shape)
+        return assemble_as(self.geometry, kernel, self._transposed, products.flip, format, None, products.workers)
+
+    def tocsr(self) -> Any:
+        """Return the matrix as a CSR array, built anew."""
+        return self.tosparse("csr")
+
+    def toarray(self) -> Array:
+        """Return the matrix as a dense array."""
+        return self.tocsr().toarray()  # type: ignore[no-any-return]
+
+    def explain(self, batch: int = 1, dtype: npt.DTypeLike | None = None) -> Explanation:
+        """Return what every engine is estimated to cost, and which one is chosen, for both directions.
+
+        Parameters
+        ----------
+        batch : int
+            Number of arrays in a product.
+        dtype : dtype, optional
+            Of the product; the operator's by default.
+
+        Returns
+        -------
+        Explanation
+            Prints as a table; its `estimates` hold the numbers.
+        """
+        wanted = np.result_type(self.dtype, self.dtype if dtype is None else dtype)
+        estimates = [
+            estimate
+            for transposed in (self._transposed, not self._transposed)
+            for estimate in plan(self.geometry, wanted, batch, transposed, self._products.machine)
+        ]
+        return Explanation(tuple(estimates))
+
+    def __repr__(self) -> str:
+        conjugate = ", conjugated" if self._conjugated else ""
+        return (
+            f"<{self.shape[0]}x{self.shape[1]} {type(self).__name__} of dtype {self.dtype}{conjugate}, "
+            f"{self.input_shape} to {self.output_shape}, engine {self.engine!r}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        products = self._products
+        options = (products.geometry, products.kernel, products.flip, products.engine, products.workers)
+        return _restore, (type(self), options, self._conjugated)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing of an operator can be changed
+
+
+class Convolution(_ConvolutionOperator):
+    """A convolution as a linear operator: W, stored or not.
+
+    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]``; `flip`
+    reverses the kernel's spatial axes.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
+    input_shape : int or sequence of int
+        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+    stride, padding, dilation, groups, padding_mode, flip
+        As in `convolution_matrix`.
+    engine : str
+        How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
+        the matrix, ``"gemm"`` is NumPy alone.
+    workers : int, optional
+        Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Size of the output by size of the input.
+    dtype : dtype
+        That of the kernel; a product has ``np.result_type(self.dtype, x.dtype)``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value, or the engine cannot do it.
+
+    See Also
+    --------
+    TransposedConvolution, convolution_matrix, scipy.sparse.linalg.LinearOperator
+
+    Notes
+    -----
+    ``A @ v`` takes flat vectors and matrices of columns, as every SciPy operator; `apply` takes arrays in their own shape.
+    ``A.T`` is the transposed convolution, ``A.H`` its conjugate; both stay in the family and share what has been prepared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convmat import Convolution
+    >>> A = Convolution(np.ones((3, 3)), (4, 4), padding="same")
+    >>> A.apply(np.ones((4, 4)))
+    array([[4., 6., 6., 4.],
+           [6., 9., 9., 6.],
+           [6., 9., 9., 6.],
+           [4., 6., 6., 4.]])
+    >>> A.T
+    <16x16 TransposedConvolution of dtype float64, (4, 4) to (4, 4), engine 'auto'>
+    """
+
+    def __init__(
+        self,
+        kernel: npt.ArrayLike,
+        input_shape: Shape,
+        *,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        flip: bool = False,
+        engine: str = "auto",
+        workers: int | None = None,
+    ) -> None:
+        array = as_array("kernel", kernel)
+        geometry = ConvolutionGeometry(
+            array.shape,
+            input_shape,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            padding_mode=padding_mode,
+        )
+        _check_options(flip, engine, geometry, array.dtype)
+        self._set(_Products(geometry, array, bool(flip), engine, workers), False)
+
+
+class TransposedConvolution(_ConvolutionOperator):
+    """A transposed convolution as a linear operator: Wᵀ, stored or not.
+
+    It is described by the convolution that it transposes: the same kernel and options; only sizes are seen from the other
+    side.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
+    input_shape : int or sequence of int
+        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+    stride, padding, dilation, groups, padding_mode, flip
+        The options of the convolution, as in `convolution_matrix`.
+    output_padding, output_shape
+        As in `transposed_convolution_matrix`.
+    engine, workers
+        As in `Convolution`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value, or the engine cannot do it.
+
+    See Also
+    --------
+    Convolution, transposed_convolution_matrix
+
+    Examples
+    --------
+    >>> from convmat import TransposedConvolution
+    >>> TransposedConvolution([[0, 1], [2, 3]], (2, 2)).apply([[0, 1], [2, 3]])
+    array([[ 0,  0,  1],
+           [ 0,  4,  6],
+           [ 4, 12,  9]])
+    """
+
+    _transposed = True
+
+    def __init__(
+        self,
+        kernel: npt.ArrayLike,
+        input_shape: Shape,
+        *,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        flip: bool = False,
+        output_padding: IntPerAxis = 0,
+        output_shape: Shape | None = None,
+        engine: str = "auto",
+        workers: int | None = None,
+    ) -> None:
+        array = as_array("kernel", kernel)
+        geometry = ConvolutionGeometry.of_transposed(
+            array.shape,
+            input_shape,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            padding_mode=padding_mode,
+            output_padding=output_padding,
+            output_shape=output_shape,
+        )
+        _check_options(flip, engine, geometry, array.dtype)
+        self._set(_Products(geometry, array, bool(flip), engine, workers), False)
+
+
+def _restore(kind: type[_ConvolutionOperator], options: tuple[Any, ...], conjugated: bool) -> _ConvolutionOperator:
+    operator = object.__new__(kind)
+    operator._set(_Products(*options), conjugated)
+    return operator
+
+
+def _check_options(flip: object, engine: object, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> None:
+    if not isinstance(flip, bool | np.bool_):
+        raise TypeError(f"flip must be a bool, got {flip!r}")
+    if not isinstance(engine, str):
+        raise TypeError(f"engine must be a str, got {engine!r}")
+    _check_engine(engine, geometry, dtype)
+
+
+def _check_engine(engine: str, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> None:
+    """Raise unless the engine exists and does the operator's own dtype."""
+    if engine == "auto":
+        return
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+    own = geometry if geometry.padding_mode in ENGINES[engine].pads else geometry.padded
+    refusal = ENGINES[engine].refuses(own, dtype)
+    if refusal is not None:
+        raise ValueError(f"engine={engine!r} cannot do this convolution: {refusal}")
+
+
+def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an array or None, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")

@@ -1,0 +1,133 @@
+"""Which engine computes a product: a pure function of geometry, dtype, batch, direction and machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convmat.engines import ENGINES, Cost, Machine
+from convmat.geometry import ConvolutionGeometry
+
+_PRODUCTS = 30  # an operator is expected to be applied about this often, so that is what setup is shared by
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One engine's estimate for one direction.
+
+    Attributes
+    ----------
+    engine : str
+        Name of the engine.
+    transposed : bool
+        Direction: False for W, True for Wᵀ.
+    cost : Cost or None
+        What a product costs; None if the engine refuses.
+    chosen : bool
+        Whether ``engine="auto"`` takes it.
+    reason : str
+        Why it is chosen or not.
+    """
+
+    engine: str
+    transposed: bool
+    cost: Cost | None
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The estimates for every engine, printed as a table."""
+
+    estimates: tuple[Estimate, ...]
+
+    def __str__(self) -> str:
+        header = ("product", "engine", "flops", "bytes", "time", "setup", "kept", "")
+        lines = [header, *map(_cells, self.estimates)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+        return "\n".join(
+            "  ".join(
+                [
+                    *(cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)),
+                    *(cell.rjust(width) for cell, width in zip(line[2:-1], widths[2:], strict=True)),
+                    line[-1],
+                ]
+            ).rstrip()
+            for line in lines
+        )
+
+
+def plan(
+    geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+) -> tuple[Estimate, ...]:
+    """Estimate every engine, and choose the one whose product and share of the setup take least.
+
+    Parameters
+    ----------
+    geometry : ConvolutionGeometry
+        The convolution, with its padding.
+    dtype : dtype
+        Of the product.
+    batch : int
+        Number of arrays in a product.
+    transposed : bool
+        Whether the product is with Wᵀ.
+    machine : Machine
+        What to count with.
+
+    Returns
+    -------
+    tuple of Estimate
+        One for each engine, exactly one of them chosen.
+    """
+    costs: dict[str, Cost] = {}
+    refusals: dict[str, str] = {}
+    for name, engine in ENGINES.items():
+        own = geometry if geometry.padding_mode in engine.pads else geometry.padded
+        refusal = engine.refuses(own, dtype)
+        if refusal is None:
+            costs[name] = engine.estimate(own, dtype, batch, transposed, machine)
+        else:
+            refusals[name] = refusal
+    totals = {name: cost.seconds + cost.setup / _PRODUCTS for name, cost in costs.items()}
+    best = min(totals, key=totals.__getitem__)
+    estimates = []
+    for name in ENGINES:
+        if name in refusals:
+            reason = refusals[name]
+        elif name == best:
+            reason = "chosen"
+        else:
+            reason = f"{totals[name] / totals[best]:.1f} × the time of {best}, setup shared by {_PRODUCTS} products"
+        estimates.append(Estimate(name, transposed, costs.get(name), name == best, reason))
+    return tuple(estimates)
+
+
+def _cells(estimate: Estimate) -> tuple[str, ...]:
+    product = "Wᵀ y" if estimate.transposed else "W x"
+    cost = estimate.cost
+    if cost is None:
+        return (product, estimate.engine, "", "", "", "", "", estimate.reason)
+    return (
+        product,
+        estimate.engine,
+        _scaled(cost.flops, ""),
+        _scaled(cost.bytes, "B"),
+        _scaled(cost.seconds, "s"),
+        _scaled(cost.setup, "s"),
+        _scaled(cost.state, "B"),
+        estimate.reason,
+    )
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Return a number with three digits and a prefix."""
+    if value == 0:
+        return f"0 {unit}".strip()
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}".strip()
+    return f"{value / 1e-9:.3g} n{unit}".strip()

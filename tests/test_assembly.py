@@ -1,0 +1,209 @@
+"""W and Wᵀ, against the oracle and against SciPy."""
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.linalg
+from cases import DTYPES, cases, values
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from convmat import ConvolutionGeometry, convolution_matrix, transposed_convolution_matrix, writer
+from convmat.assembly import FORMATS, assemble
+
+
+@pytest.fixture(params=["patterns", "tables"])
+def way(request, monkeypatch):
+    """Write by patterns so small that every branch is taken, or by tables wherever they are possible."""
+    if request.param == "patterns":
+        for name, value in {"_BLOCK": 40, "_LINE": 100, "_TABLE": 0, "_SERIAL": 5}.items():
+            monkeypatch.setattr(writer, name, value)
+    else:
+        monkeypatch.setattr(writer, "_TABLE_FOR_RUNS", 10**9)
+
+
+def assert_matrix(W, expected, nnz=None):
+    """Compare, and check that the matrix is canonical by looking at it rather than at its flags."""
+    assert W.has_canonical_format
+    bare = sparse.csr_array((W.data, W.indices, W.indptr), shape=W.shape)
+    bare.check_format(full_check=True)
+    assert bare.has_canonical_format
+    assert W.indices.dtype == W.indptr.dtype
+    assert W.dtype == expected.dtype
+    assert nnz is None or W.nnz == nnz
+    if expected.dtype.kind in "iu":
+        np.testing.assert_array_equal(W.toarray(), expected)
+    else:
+        np.testing.assert_allclose(
+            W.toarray(), expected, rtol=1e-12 if expected.dtype.itemsize > 8 else 1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.usefixtures("way")
+@given(case=cases(), dtype=st.sampled_from(DTYPES), workers=st.sampled_from([1, 2, 3]))
+def test_both_matrices_equal_the_oracle(case, dtype, workers):
+    kernel = values(case.kernel_shape, dtype)
+    expected = case.matrix(kernel)
+    geometry = ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
+    W = convolution_matrix(kernel, case.input_shape, workers=workers, **case.options)
+    assert_matrix(W, expected, geometry.nnz)
+    W_T = transposed_convolution_matrix(
+        kernel, case.output_shape, output_shape=case.input_shape, workers=workers, **case.options
+    )
+    assert_matrix(W_T, expected.T, geometry.nnz)
+
+
+@pytest.mark.usefixtures("way")
+@given(case=cases(), transposed=st.booleans(), data=st.data())
+def test_rows_are_those_of_the_whole_matrix(case, transposed, data):
+    kernel = values(case.kernel_shape, "int64")
+    geometry = ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
+    expected = case.matrix(kernel)
+    expected = expected.T if transposed else expected
+    start = data.draw(st.integers(0, len(expected)))
+    stop = data.draw(st.integers(start, len(expected)))
+    assert_matrix(assemble(geometry, kernel, transposed, (start, stop), 2), expected[start:stop])
+
+
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix with:scipy.sparse.SparseEfficiencyWarning")
+@given(cases(), st.sampled_from(FORMATS))
+def test_formats(case, format):
+    kernel = values(case.kernel_shape, "float64")
+    W = convolution_matrix(kernel, case.input_shape, format=format, **case.options)
+    assert W.format == format
+    assert isinstance(W, sparse.sparray)
+    np.testing.assert_allclose(W.toarray(), case.matrix(kernel), rtol=1e-12, atol=1e-12)
+
+
+@given(cases())
+def test_flip_reverses_the_spatial_axes_only(case):
+    kernel = values(case.kernel_shape, "int64")
+    flipped = np.flip(kernel, tuple(range(-len(case.stride), 0)))
+    W = convolution_matrix(kernel, case.input_shape, flip=True, **case.options)
+    np.testing.assert_array_equal(W.toarray(), case.matrix(flipped))
+    W_T = transposed_convolution_matrix(
+        kernel, case.output_shape, output_shape=case.input_shape, flip=True, **case.options
+    )
+    np.testing.assert_array_equal(W_T.toarray(), case.matrix(flipped).T)
+
+
+@pytest.mark.parametrize("mode", ["full", "valid"])
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (1, 5), (3, 5), (4, 4), (5, 9), (30, 100)])
+def test_equals_scipy_convolution_matrix(mode, k, n):
+    a = values((k,), "int64")
+    W = convolution_matrix(a, n, padding=mode, flip=True)
+    np.testing.assert_array_equal(W.toarray(), scipy.linalg.convolution_matrix(a, n, mode))
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_same_pads_the_odd_position_after(k):
+    W = convolution_matrix(np.arange(1, k + 1), 9, padding="same")
+    assert W.shape == (9, 9)
+    before = (k - 1) // 2
+    np.testing.assert_array_equal(W.toarray()[before, :k], np.arange(1, k + 1))
+
+
+def test_zeros_in_the_kernel_are_stored():
+    W = convolution_matrix([0, 1, 0], 5, padding=1)
+    assert W.nnz == 13
+
+
+def test_dtype_is_cast():
+    W = convolution_matrix([1, 2, 3], 5, dtype="float32")
+    assert W.dtype == np.float32
+    assert convolution_matrix([1.0, 2.0], 5, dtype=">c16").dtype == np.complex128
+
+
+def test_kernels_in_any_layout_and_order():
+    kernel = values((3, 4), "float64")
+    expected = convolution_matrix(kernel, (8, 9)).toarray()
+    frozen = kernel.copy()
+    frozen.flags.writeable = False
+    strided = np.zeros((6, 8))
+    strided[::2, ::2] = kernel
+    for other in (frozen, strided[::2, ::2], np.asfortranarray(kernel), kernel.astype(">f8"), kernel[::-1][::-1]):
+        before = np.array(other)
+        np.testing.assert_array_equal(convolution_matrix(other, (8, 9)).toarray(), expected)
+        np.testing.assert_array_equal(before, other)
+
+
+def test_integers_wrap_as_numpy_does():
+    kernel = np.array([100, 100], np.int8)
+    W = convolution_matrix(kernel, 3, padding=((1, 0),), padding_mode="replicate")
+    assert W.dtype == np.int8
+    assert W.toarray()[0, 0] == np.int8(-56)
+
+
+def test_a_band_of_an_immense_matrix():
+    # 50 000 × 50 000 pixels: more than 2³¹ columns, 22.5 · 10⁹ nonzeros.
+    n = 50_000
+    kernel = np.arange(1.0, 10.0).reshape(3, 3)
+    geometry = ConvolutionGeometry((3, 3), (n, n), padding=1)
+    assert geometry.shape == (n * n, n * n)
+    assert geometry.nnz == (3 * n - 2) ** 2
+    assert geometry.matrix_nbytes("float64") == geometry.nnz * 16 + (n * n + 1) * 8
+    start = n * n - 3
+    for build in (convolution_matrix, transposed_convolution_matrix):
+        W = build(kernel, (n, n), padding=1, rows=(start, n * n))
+        assert W.shape == (3, n * n)
+        assert W.indices.dtype == W.indptr.dtype == np.int64
+        last = n * n - 1
+        np.testing.assert_array_equal(W.indices[-4:], [last - n - 1, last - n, last - 1, last])
+        corner = kernel[:2, :2] if build is convolution_matrix else kernel[1:, 1:][::-1, ::-1]
+        np.testing.assert_array_equal(W.data[-4:], corner.ravel())
+
+
+def test_a_matrix_beyond_memory_is_refused_before_it_is_allocated():
+    kernel = np.ones((3, 3))
+    tracemalloc.start()
+    with pytest.raises(MemoryError, match=r"22499400004 nonzeros.*bytes.*convmat\.Convolution.*rows="):
+        convolution_matrix(kernel, (50_000, 50_000), padding=1)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_the_control_group_limits_memory(monkeypatch, tmp_path):
+    from convmat import assembly
+
+    limit = tmp_path / "memory.max"
+    limit.write_text("1000\n")
+    monkeypatch.setattr(assembly, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "absent")))
+    assembly._memory_limit.cache_clear()
+    try:
+        with pytest.raises(MemoryError, match="1000 bytes"):
+            convolution_matrix(np.ones(3), 100)
+        limit.write_text("max\n")
+        assembly._memory_limit.cache_clear()
+        assert convolution_matrix(np.ones(3), 100).nnz == 294
+    finally:
+        assembly._memory_limit.cache_clear()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_build_takes_little_more_memory_than_the_matrix(transposed):
+    kernel = np.ones((3, 3))
+    build = transposed_convolution_matrix if transposed else convolution_matrix
+    tracemalloc.start()
+    W = build(kernel, (700, 700), padding=1, workers=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 1.1 * (W.data.nbytes + W.indices.nbytes + W.indptr.nbytes)
+
+
+def test_numpy_settings_of_the_caller_stay():
+    before = np.getbufsize()
+    convolution_matrix(np.ones((3, 3)), (200, 200), workers=2)
+    assert np.getbufsize() == before
+
+
+def test_import_needs_no_optional_package():
+    code = (
+        "import sys, convmat\n"
+        "unwanted = {'numba', 'llvmlite', 'cupy', 'torch', 'matplotlib', 'tqdm', 'dask', 'threadpoolctl'}\n"
+        "assert not unwanted & set(sys.modules), unwanted & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,182 @@
+import io
+import re
+import runpy
+import sys
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from convmat import ConvolutionGeometry, demo
+from convmat.__main__ import main
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+Image = pytest.importorskip("PIL.Image")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def colours(height, width):
+    """An image in which every channel varies, so that no mistake in axes or channels goes unseen."""
+    row, column = np.mgrid[:height, :width]
+    return np.stack([row * 255 // height, column * 255 // width, (row * column) % 256], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "photograph.png"
+    Image.fromarray(colours(41, 62)).save(path)
+    return path
+
+
+def test_runs_on_an_image(photograph, tmp_path, capsys):
+    start = time.perf_counter()
+    assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
+    assert time.perf_counter() - start < 10
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    for part in (
+        "W = [1 2 0 3 4 0 0 0 0]\n    [0 1 2 0 3 4 0 0 0]",
+        "Y = [27 37]    Z = [ 27  91  74]\n    [57 67]        [138 400 282]",
+        "W is 4 × 9 and has rank 4: its null space\nhas 9 − 4 = 5 dimensions",
+        "W·v = [0 0 0 0]    W·(x + v) = [27 37 57 67]",
+        "photograph.png, 62 × 41 pixels",
+        "1,860 × 7,626",
+        "7,626 × 1,860",
+        f"The figure is in {tmp_path / 'figure.png'}",
+    ):
+        assert part in output
+    nonzeros = f"{ConvolutionGeometry((3, 3, 4, 4), (3, 41, 62), stride=2, padding=1).nnz:,}"
+    assert output.count(nonzeros) == 4
+    assert (tmp_path / "figure.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("arguments", [["convmat"], ["convmat", "demo"]])
+def test_runs_without_an_image(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.delitem(sys.modules, "convmat.__main__", raising=False)
+    with pytest.raises(SystemExit) as status:
+        runpy.run_module("convmat", run_name="__main__")
+    assert status.value.code == 0
+    assert "grace_hopper.jpg, 512 × 600 pixels" in capsys.readouterr().out
+    assert (tmp_path / "convmat-demo.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(Image.fromarray(colours(2, 2)), id="two by two"),
+        pytest.param(Image.fromarray(colours(5, 3)), id="five by three"),
+        pytest.param(Image.fromarray(colours(8, 300)), id="wide"),
+        pytest.param(Image.fromarray(colours(60, 50)).convert("L"), id="grey"),
+        pytest.param(Image.fromarray(colours(60, 50)).convert("RGBA"), id="alpha"),
+        pytest.param(Image.fromarray(colours(60, 50)).quantize(16), id="palette"),
+        pytest.param(Image.fromarray(colours(60, 50)[..., 0].astype(np.uint16) * 257), id="16 bits"),
+        pytest.param(Image.fromarray(np.zeros((60, 50), np.uint8)), id="black"),
+    ],
+)
+def test_runs_on_every_kind_of_image(image, tmp_path):
+    path, figure = tmp_path / "image.png", tmp_path / "figure.png"
+    image.save(path)
+    assert main(["demo", str(path), "--figure", str(figure)]) == 0
+    assert figure.read_bytes().startswith(PNG)
+
+
+def test_deep_grey_keeps_its_shades(tmp_path):
+    shades = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
+    Image.fromarray(shades).save(tmp_path / "deep.png")
+    pixels = demo.load(tmp_path / "deep.png").pixels
+    assert_allclose(pixels, np.broadcast_to(shades / 65535, (3, 3, 4)), rtol=1e-6)
+
+
+def test_large_photographs_are_reduced(photograph, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "MATRIX_LIMIT", 200_000)
+    assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
+    output = capsys.readouterr().out
+    assert "Its W would have 86,742 nonzeros and take 701 kB." in output
+    assert "To stay below 200 kB, the photograph is reduced to 32 × 21 pixels first." in output
+
+
+@pytest.mark.parametrize("shape", [(3000, 4000), (2, 10**8), (10**5, 10**5), (600, 512)])
+def test_the_size_that_fits_is_known_beforehand(shape):
+    fitting = demo.fitting_size(shape)
+    assert demo.geometry_of(fitting).matrix_nbytes(np.float32) <= demo.MATRIX_LIMIT
+    assert fitting == (600, 512) or demo.geometry_of(fitting).matrix_nbytes(np.float32) > 0.6 * demo.MATRIX_LIMIT
+
+
+def test_four_times_the_transpose_keeps_brightness_and_colour():
+    x = np.ones((3, 12, 14), np.float32) * np.array([0.9, 0.5, 0.2], np.float32)[:, None, None]
+    pictures = demo.halve_and_enlarge(x, lambda name: None)
+    assert pictures.y.shape == (3, 6, 7)
+    assert_allclose(4 * pictures.z[:, 3:-3, 3:-3], x[:, 3:-3, 3:-3], rtol=1e-5)
+    assert_array_equal(pictures.W.T.toarray(), pictures.Wt.toarray())
+
+
+def test_a_wrong_product_is_noticed():
+    pictures = demo.halve_and_enlarge(colours(60, 70).transpose(2, 0, 1) / np.float32(255), lambda name: None)
+    demo.check_against_loops(pictures)
+    pictures.z[:, 30, 35] += 0.01
+    with pytest.raises(demo.DemoError, match="Wᵀ·y is not what it must be") as error:
+        demo.check_against_loops(pictures)
+    assert error.value.status == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("absent.jpg", None, "there is no file '.*absent.jpg'"),
+        ("text.jpg", b"no image", "text.jpg' is no image that can be read"),
+        ("empty.png", b"", "empty.png' is no image that can be read"),
+        ("cut.png", PNG, "cut.png' is no image that can be read"),
+    ],
+)
+def test_no_image_gets_one_sentence(name, content, sentence, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["demo", str(tmp_path / name), "--figure", str(tmp_path / "figure.png")]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert re.search(sentence, errors)
+    assert not (tmp_path / "figure.png").exists()
+
+
+def refusal(capsys, *arguments):
+    """Return the sentence with which the demo refuses to run."""
+    assert main(["demo", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_other_refusals_get_one_sentence(photograph, tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (7, 1)).save(tmp_path / "line.png")
+    assert "at least 2 × 2 pixels, got 7 × 1" in refusal(capsys, str(tmp_path / "line.png"))
+    assert "there is no file" in refusal(capsys, str(tmp_path))
+    assert "there is no folder" in refusal(capsys, "--figure", str(tmp_path / "no" / "figure.png"))
+    assert "got the folder" in refusal(capsys, "--figure", str(tmp_path))
+    assert "must end in one of" in refusal(capsys, "--figure", str(tmp_path / "figure.doc"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert "too many pixels" in refusal(capsys, str(photograph))
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "PIL", "tqdm"])
+def test_a_missing_package_names_the_extra(module, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f'the demo needs {module}, which pip install "convmat[demo]" installs' in refusal(capsys)
+
+
+def test_a_terminal_without_the_letters_gets_question_marks(photograph, tmp_path, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
+    sys.stdout.flush()
+    assert b"Y = W?x" in raw.getvalue()
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["demo", "a", "b"]])
+def test_usage_errors_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as status:
+        main(arguments)
+    assert status.value.code == 2

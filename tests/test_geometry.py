@@ -1,0 +1,175 @@
+"""Shapes, counts and axes, against the definition."""
+
+import pickle
+
+import numpy as np
+import pytest
+from cases import cases, values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convmat import ConvolutionGeometry
+from convmat.axis import Axis
+
+
+def geometry_of(case):
+    return ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
+
+
+@given(cases())
+def test_shapes_and_counts_follow_from_the_definition(case):
+    geometry = geometry_of(case)
+    W = case.matrix(np.ones(case.kernel_shape, int))
+    assert geometry.output_shape == case.output_shape
+    assert geometry.shape == W.shape
+    assert geometry.nnz == np.count_nonzero(W)
+    assert geometry.flops == 2 * W.sum()
+
+
+@given(cases())
+def test_bytes_are_those_of_the_matrix(case):
+    from convmat import convolution_matrix
+
+    W = convolution_matrix(values(case.kernel_shape, "float32"), case.input_shape, **case.options)
+    assert geometry_of(case).matrix_nbytes("float32") == W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
+
+
+def by_definition(axis):
+    """Return (outputs, size, taps) counts from source(o, t) alone, folding position by position."""
+    counts = np.zeros((axis.outputs, axis.size, axis.taps), int)
+    for o in range(axis.outputs):
+        for t in range(axis.taps):
+            p = o * axis.stride - axis.before + t * axis.dilation
+            n = axis.size
+            if axis.mode == "circular":
+                p %= n
+            elif axis.mode == "replicate":
+                p = min(max(p, 0), n - 1)
+            elif axis.mode == "reflect" and n > 1:
+                p = min(p % (2 * n - 2), -p % (2 * n - 2))
+            elif axis.mode == "symmetric":
+                p = min(p % (2 * n), (-1 - p) % (2 * n))
+            if 0 <= p < n:
+                counts[o, p, t] += 1
+    return counts
+
+
+@st.composite
+def axes(draw):
+    mode = draw(st.sampled_from(("zeros", "circular", "reflect", "symmetric", "replicate")))
+    n = draw(st.integers(1, 12))
+    limit = {"zeros": 15, "replicate": 15, "reflect": n - 1}.get(mode, n)
+    k, s, d = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    a, b = draw(st.integers(0, limit)), draw(st.integers(0, limit))
+    most = (n + a + b - d * (k - 1) - 1) // s + 1
+    if most < 1:
+        k, most = 1, (n + a + b - 1) // s + 1
+    return Axis(n, k, s, a, b, d, draw(st.integers(1, most)), mode)
+
+
+@given(axes(), st.booleans(), st.data())
+def test_runs_describe_every_row_in_order(axis, transposed, data):
+    expected = by_definition(axis)
+    if transposed:
+        expected = expected.transpose(1, 0, 2)
+    start = data.draw(st.integers(0, len(expected)))
+    stop = data.draw(st.integers(start, len(expected)))
+    row = start
+    for run in axis.runs(transposed, start, stop):
+        assert run.start == row
+        for period in range(run.count):
+            for part in run.rows:
+                columns = np.array(part.columns, int) + period * run.shift
+                assert (np.diff(columns) > 0).all()
+                taps = np.arange(axis.taps)[part.taps]
+                starts = np.arange(len(columns)) if part.starts is None else part.starts
+                counts = np.zeros_like(expected[0])
+                np.add.at(counts, (np.repeat(columns, np.diff([*starts, len(taps)])), taps), 1)
+                np.testing.assert_array_equal(counts, expected[row])
+                row += 1
+    assert row == stop
+
+
+@given(axes())
+def test_entries_and_pairs(axis):
+    counts = by_definition(axis)
+    assert axis.pairs == counts.sum()
+    assert axis.entries == np.count_nonzero(counts.sum(axis=2))
+
+
+def test_axes_store_nothing_that_grows_with_the_input():
+    axis = Axis(10**12, 31, 2, 15, 15, 1, 5 * 10**11)
+    assert len(axis.runs()) < 40
+    assert len(axis.runs(True)) < 40
+    assert axis.entries == sum(run.count * run.entries for run in axis.runs(True))
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [
+        (1, ((1, 1), (1, 1))),
+        ((1, 2), ((1, 1), (2, 2))),
+        (((1, 2), (3, 0)), ((1, 2), (3, 0))),
+        ("valid", ((0, 0), (0, 0))),
+        ("same", ((1, 2), (2, 2))),
+        ("full", ((3, 3), (4, 4))),
+        (np.array([1, 2]), ((1, 1), (2, 2))),
+        ([np.int64(1), (0, 2)], ((1, 1), (0, 2))),
+    ],
+)
+def test_padding_words_and_numbers(padding, expected):
+    assert ConvolutionGeometry((4, 3), (9, 9), padding=padding, dilation=(1, 2)).padding == expected
+
+
+def test_one_pair_on_one_axis():
+    assert ConvolutionGeometry((3,), 9, padding=((0, 2),)).padding == ((0, 2),)
+    assert ConvolutionGeometry(3, 9, padding=(2,)).padding == ((2, 2),)
+
+
+def test_transposed_sizes_of_the_textbook():
+    # stride · (n − 1) + k − 2 · padding, and a layer of the book: 16 comes back, 15 gives 13 and 17 gives 16.
+    for size, back in ((16, 16), (15, 13), (17, 16)):
+        forward = ConvolutionGeometry((20, 10, 5, 5), (10, size, size), padding=2, stride=3)
+        backward = ConvolutionGeometry.of_transposed((20, 10, 5, 5), forward.output_shape, padding=2, stride=3)
+        assert backward.input_shape == (10, back, back)
+        chosen = ConvolutionGeometry.of_transposed(
+            (20, 10, 5, 5), forward.output_shape, padding=2, stride=3, output_shape=(10, size, size)
+        )
+        assert chosen == forward
+        assert hash(chosen) == hash(forward)
+
+
+@given(cases())
+def test_output_shape_gives_back_the_convolution(case):
+    geometry = geometry_of(case)
+    rest = [(m + a + b - d * (k - 1) - 1) % s for m, k, s, (a, b), d in _axis_numbers(case)]
+    named = ConvolutionGeometry.of_transposed(
+        case.kernel_shape, geometry.output_shape, output_shape=geometry.input_shape, **case.options
+    )
+    padded = ConvolutionGeometry.of_transposed(
+        case.kernel_shape, geometry.output_shape, output_padding=rest, **case.options
+    )
+    assert named == padded == geometry
+
+
+def _axis_numbers(case):
+    n = len(case.stride)
+    return zip(case.input_shape[-n:], case.kernel_shape[-n:], case.stride, case.padding, case.dilation, strict=True)
+
+
+def test_output_padding_that_reaches_the_stride_keeps_the_first_outputs():
+    geometry = ConvolutionGeometry.of_transposed((3,), (4,), dilation=3, output_padding=2)
+    assert geometry.input_shape == (12,)
+    assert geometry.output_shape == (4,)  # 6 would fit
+
+
+def test_geometry_is_a_value():
+    geometry = ConvolutionGeometry((4, 2, 3), (4, 9), groups=2, padding=1, padding_mode="reflect")
+    assert pickle.loads(pickle.dumps(geometry)) == geometry
+    assert eval(repr(geometry)) == geometry
+    with pytest.raises(AttributeError):
+        geometry.groups = 1
+
+
+def test_padding_modes_matter_for_equality():
+    assert ConvolutionGeometry(3, 9, padding=1) != ConvolutionGeometry(3, 9, padding=1, padding_mode="circular")

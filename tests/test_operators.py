@@ -1,0 +1,290 @@
+"""Operators: products over {geometries × dtypes × engines}, the adjoint, and what SciPy expects of them."""
+
+import copy
+import gc
+import multiprocessing
+import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cases import DTYPES, assert_close, cases, engines_for, values
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import linalg
+
+from convmat import Convolution, TransposedConvolution
+from convmat.engines import ENGINES
+
+FIXED = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 2), "padding_mode": "reflect"}
+
+
+def operator_of(case, kernel, engine="auto", transposed=False, **options):
+    if transposed:
+        return TransposedConvolution(
+            kernel, case.output_shape, output_shape=case.input_shape, engine=engine, **case.options, **options
+        )
+    return Convolution(kernel, case.input_shape, engine=engine, **case.options, **options)
+
+
+@given(case=cases(), data=st.data(), transposed=st.booleans(), flip=st.booleans())
+def test_products_equal_the_oracle(case, data, transposed, flip):
+    dtype, x_dtype = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(DTYPES))
+    result = np.result_type(np.dtype(dtype), np.dtype(x_dtype))
+    kernel = values(case.kernel_shape, dtype)
+    oracle = kernel.astype(result)
+    W = case.matrix(np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle)
+    W = W.T if transposed else W
+    batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2), (0,)]))
+    for engine in [*engines_for(case, result), "auto"]:
+        A = operator_of(case, kernel, engine, transposed, flip=flip)
+        assert A.shape == W.shape
+        assert A.dtype == kernel.dtype
+        x = values((*batch, *A.input_shape), x_dtype, 1)
+        expected = x.reshape(*batch, W.shape[1]).astype(result) @ W.T
+        scale = np.abs(W).sum(axis=1).max() * np.abs(x).max(initial=0)
+        assert_close(A.apply(x), expected.reshape(*batch, *A.output_shape), scale)
+        out = np.full((*batch, *A.output_shape), 77, result)
+        assert A.apply(x, out=out) is out
+        assert_close(out, expected.reshape(*batch, *A.output_shape), scale)
+
+
+@given(case=cases(), dtype=st.sampled_from(["float32", "float64", "complex64", "complex128"]), transposed=st.booleans())
+def test_adjoint(case, dtype, transposed):
+    kernel = values(case.kernel_shape, dtype)
+    for engine in [*engines_for(case, dtype), "auto"]:
+        A = operator_of(case, kernel, engine, transposed)
+        x, y = values((A.shape[1],), dtype, 1), values((A.shape[0],), dtype, 2)
+        Ax, Ahy = A @ x, A.H @ y
+        scale = np.linalg.norm(Ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(Ahy)
+        tolerance = 100 * np.finfo(dtype).eps
+        assert abs(np.vdot(y, Ax) - np.vdot(Ahy, x)) <= tolerance * scale
+        assert abs(y @ Ax - (A.T @ y) @ x) <= tolerance * scale
+        np.testing.assert_array_equal(A.rmatvec(y), Ahy)
+        np.testing.assert_array_equal(A.H @ y, (A.T @ y.conj()).conj())
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_transposes_and_conjugates_stay_in_the_family(engine, flip, dtype):
+    A = make(engine, flip, dtype)
+    W = A.toarray()
+    relatives = {"T": (A.T, W.T), "H": (A.H, W.conj().T), "conj": (A.conj(), W.conj()), "HT": (A.H.T, W.conj())}
+    for operator, matrix in relatives.values():
+        assert isinstance(operator, TransposedConvolution if operator.shape != A.shape else Convolution)
+        assert operator.geometry == A.geometry
+        np.testing.assert_allclose(operator.toarray(), matrix, atol=1e-14)
+        np.testing.assert_allclose(operator @ np.eye(operator.shape[1]), matrix, atol=1e-12)
+        np.testing.assert_allclose(operator.tocsr().toarray(), matrix, atol=1e-14)
+    assert A.T.T is A
+    assert A.H.H is A
+    assert A.T is A.T
+    assert A.conj().conj() is A
+    assert A.H.T is A.conj()
+    if dtype == "float64":
+        assert A.H is A.T
+
+
+def make(engine="auto", flip=False, dtype="float64"):
+    if engine in ENGINES and (refusal := ENGINES[engine].refuses(make().geometry.padded, np.dtype(dtype))):
+        pytest.skip(refusal)
+    return Convolution(values((4, 3, 3, 2), dtype), (3, 7, 6), flip=flip, engine=engine, **FIXED)
+
+
+def test_operators_do_not_keep_each_other_alive_for_ever():
+    gc.collect()
+    gc.disable()
+    try:
+        A = make()
+        references = [weakref.ref(A), weakref.ref(A.T), weakref.ref(A.T.conj()), weakref.ref(A.T.T)]
+        del A
+        assert all(reference() is None for reference in references)
+    finally:
+        gc.enable()
+
+
+def test_the_transpose_outlives_the_operator():
+    A_T = make(dtype="complex128").T
+    gc.collect()
+    np.testing.assert_allclose(A_T.T.toarray(), A_T.toarray().T)
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_scipy_products(engine):
+    A = make(engine)
+    W = A.toarray()
+    generator = np.random.default_rng(3)
+    v, V = generator.standard_normal(A.shape[1]), generator.standard_normal((A.shape[1], 3))
+    u, U = generator.standard_normal(A.shape[0]), generator.standard_normal((A.shape[0], 3))
+    np.testing.assert_allclose(A @ v, W @ v)
+    np.testing.assert_allclose(A @ V, W @ V)
+    np.testing.assert_allclose(A @ V[:, :1], W @ V[:, :1])
+    np.testing.assert_allclose(A.matvec(v), W @ v)
+    np.testing.assert_allclose(A.matmat(V), W @ V)
+    np.testing.assert_allclose(A.rmatvec(u), W.T @ u)
+    np.testing.assert_allclose(A.rmatmat(U), W.T @ U)
+    np.testing.assert_allclose((2 * A.T @ A + linalg.aslinearoperator(np.eye(A.shape[1]))) @ v, 2 * W.T @ (W @ v) + v)
+    np.testing.assert_allclose((A.H @ A).H @ v, W.T @ (W @ v))
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_scipy_solvers(engine):
+    A = make(engine)
+    W = A.toarray()
+    b = values((A.shape[0],), "float64", 5)
+    expected = np.linalg.lstsq(W, b)[0]
+    np.testing.assert_allclose(linalg.lsqr(A, b, atol=1e-12, btol=1e-12)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        linalg.lsmr(A, b, atol=1e-14, btol=1e-14, conlim=0, maxiter=5000)[0], expected, atol=1e-6
+    )
+    singular = np.linalg.svd(W, compute_uv=False)
+    np.testing.assert_allclose(np.sort(linalg.svds(A, 3)[1])[::-1], singular[:3])
+    np.testing.assert_allclose(linalg.eigsh(A.H @ A, 2, return_eigenvectors=False)[::-1], singular[:2] ** 2)
+    shifted = A.H @ A + linalg.aslinearoperator(np.eye(A.shape[1]))
+    x, info = linalg.cg(shifted, A.H @ b, rtol=1e-10)
+    assert info == 0
+    np.testing.assert_allclose(x, np.linalg.solve(W.T @ W + np.eye(len(W.T)), W.T @ b), atol=1e-7)
+
+
+def test_pylops_dottest():
+    pylops = pytest.importorskip("pylops")
+    for dtype in ("float64", "complex128"):
+        A = pylops.aslinearoperator(make(dtype=dtype))
+        assert pylops.utils.dottest(A, *A.shape, complexflag=3 if dtype == "complex128" else 0)
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("kind", ["T", "conj", "plain"])
+def test_pickle_and_copy(engine, kind):
+    A = make(engine, flip=True, dtype="complex128")
+    A = {"T": A.T, "conj": A.conj(), "plain": A}[kind]
+    v = values((A.shape[1],), "complex128")
+    before = A @ v  # prepared state must not travel
+    for other in (pickle.loads(pickle.dumps(A)), copy.copy(A), copy.deepcopy(A)):
+        assert type(other) is type(A)
+        assert (other.engine, other.geometry) == (A.engine, A.geometry)
+        np.testing.assert_array_equal(other.kernel, A.kernel)
+        np.testing.assert_allclose(other @ v, before)
+    assert len(pickle.dumps(A)) < 5000
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_with_kernel(engine):
+    A = make(engine)
+    kernel = values(A.kernel.shape, "float64", 9)
+    for operator in (A, A.T):
+        other = operator.with_kernel(kernel)
+        assert type(other) is type(operator)
+        expected = Convolution(kernel, A.input_shape, **FIXED).toarray()
+        expected = expected.T if operator is A.T else expected
+        v = values((operator.shape[1],), "float64", 4)
+        np.testing.assert_allclose(other @ v, expected @ v)
+        np.testing.assert_array_equal(other.kernel, kernel)
+    conjugate = make(engine, flip=True, dtype="complex128").conj()
+    kernel = values(A.kernel.shape, "complex128", 9)
+    np.testing.assert_array_equal(conjugate.with_kernel(kernel).kernel, kernel)
+
+
+def test_with_kernel_prepares_once(monkeypatch):
+    calls = []
+    engine = ENGINES["gemm"]
+    prepare = type(engine).prepare
+    monkeypatch.setattr(type(engine), "prepare", lambda *arguments: calls.append(0) or prepare(*arguments))
+    A = make("gemm")
+    for seed in range(3):
+        A.with_kernel(values(A.kernel.shape, "float64", seed)).apply(np.ones(A.input_shape))
+    A.apply(np.ones(A.input_shape))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_eight_threads_on_one_operator(engine):
+    A = Convolution(values((8, 6, 3, 3), "float64"), (6, 40, 40), padding=1, engine=engine, workers=2)
+    x = values((16, *A.input_shape), "float64")
+    W = A.tocsr()
+    with ThreadPoolExecutor(8) as pool:
+        forward = list(pool.map(A.apply, x))
+        backward = list(pool.map(A.T.apply, forward))
+    for i in range(len(x)):
+        np.testing.assert_allclose(forward[i].ravel(), W @ x[i].ravel(), atol=1e-10)
+        np.testing.assert_allclose(backward[i].ravel(), W.T @ (W @ x[i].ravel()), atol=1e-9)
+
+
+def _product_in_child(A, x, queue):
+    queue.put(A.apply(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_products_in_a_forked_child(engine):
+    context = multiprocessing.get_context("fork")
+    A = Convolution(values((8, 6, 3, 3), "float64"), (6, 40, 40), padding=1, engine=engine, workers=2)
+    x = values(A.input_shape, "float64")
+    expected = A.apply(x)  # the threads exist before the fork
+    queue = context.Queue()
+    child = context.Process(target=_product_in_child, args=(A, x, queue))
+    child.start()
+    np.testing.assert_allclose(queue.get(timeout=60), expected, atol=1e-12)
+    child.join()
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_inputs_of_any_layout(engine):
+    A = make(engine)
+    x = values((2, *A.input_shape), "float64")
+    expected = A.apply(x)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    strided = np.zeros((4, *A.input_shape[:-1], 2 * A.input_shape[-1]))
+    strided[::2, ..., ::2] = x
+    for other in (frozen, strided[::2, ..., ::2], np.asfortranarray(x), x.astype(">f8")):
+        before = other.copy()
+        np.testing.assert_allclose(A.apply(other), expected, atol=1e-13)
+        np.testing.assert_array_equal(before, other)
+    np.testing.assert_allclose(A.apply(x.tolist()), expected, atol=1e-13)
+
+
+def test_out_may_be_strided_or_the_input_itself():
+    A = Convolution(values((3, 3), "float64"), (8, 8), padding=1)
+    x = values((8, 8), "float64")
+    expected = A.apply(x)
+    out = np.zeros((16, 16))[::2, ::2]
+    np.testing.assert_array_equal(A.apply(x, out=out), expected)
+    np.testing.assert_array_equal(A.apply(x, out=x), expected)
+
+
+def test_matrices_are_fresh():
+    A = make("csr")
+    W = A.tocsr()
+    W.data[:] = 0
+    assert np.abs(A @ np.ones(A.shape[1])).max() > 0
+    assert A.tosparse("csc").format == "csc"
+
+
+def test_kernel_is_a_private_copy():
+    kernel = values((3, 3), "float64")
+    A = Convolution(kernel, (5, 5))
+    expected = A @ np.ones(25)
+    kernel[:] = 0
+    np.testing.assert_array_equal(A @ np.ones(25), expected)
+    with pytest.raises(ValueError, match="read-only"):
+        A.kernel[0, 0] = 1
+
+
+def test_representation():
+    A = Convolution(np.ones((3, 3)), (5, 5), engine="csr")
+    assert repr(A) == "<9x25 Convolution of dtype float64, (5, 5) to (3, 3), engine 'csr'>"
+    assert "TransposedConvolution" in repr(A.T)
+
+
+def test_explain_covers_every_engine_in_both_directions():
+    A = Convolution(np.ones((8, 8, 3, 3)), (8, 32, 32), padding=1)
+    explanation = A.explain(batch=4, dtype="float32")
+    assert [(e.engine, e.transposed) for e in explanation.estimates] == [(n, t) for t in (False, True) for n in ENGINES]
+    for transposed in (False, True):
+        assert sum(e.chosen for e in explanation.estimates if e.transposed == transposed) == 1
+    lines = str(explanation).splitlines()
+    assert len(lines) == 1 + 2 * len(ENGINES)
+    assert max(map(len, lines)) < 140
