@@ -426,9 +426,9 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
             case "same":
                 if any(step != 1 for step in stride):
                     raise ValueError(
-                        f"padding='same' needs stride 1, got {stride}, because frameworks disagree on it for larger "
-                        "strides: PyTorch refuses it, TensorFlow pads max((⌈n/stride⌉ − 1)·stride + dilation·(k − 1) + 1 − n, "
-                        "0) in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
+                        f"padding='same' needs stride 1, got {stride}, as frameworks disagree on it for larger strides: "
+                        "PyTorch refuses it, TensorFlow pads max((⌈n/stride⌉ − 1)·stride + dilation·(k − 1) + 1 − n, 0) "
+                        "in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
                     )
                 return tuple((reach // 2, reach - reach // 2) for reach in reaches)
         raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")

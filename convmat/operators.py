@@ -105,7 +105,8 @@ class _ConvolutionOperator(LinearOperator):
         self._products, self._conjugated = products, conjugated
         self._relatives: list[_ConvolutionOperator] = []
         shape = products.geometry.shape
-        super().__init__(products.kernel.dtype, shape[::-1] if self._transposed else shape)
+        shape = shape[::-1] if self._transposed else shape
+        super().__init__(products.kernel.dtype, shape)  # type: ignore[call-arg]
         products.family[self._transposed, conjugated] = self
 
     def _relative(self, transposed: bool, conjugated: bool) -> Any:
@@ -360,7 +361,8 @@ class Convolution(_ConvolutionOperator):
         As in `convolution_matrix`.
     engine : str
         How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
-        the matrix, ``"gemm"`` is NumPy alone.
+        the matrix, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone, ``"fft"`` multiplies spectra,
+        ``"torch"`` hands the work to PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
 
@@ -517,7 +519,8 @@ def _check_options(flip: object, engine: object, geometry: ConvolutionGeometry, 
 
 
 def _check_engine(engine: str, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> None:
-    """Raise unless the engine exists and does the operator's own dtype."""
+    """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
+    dtype = np.dtype(np.float64) if dtype.kind in "iu" else dtype
     if engine == "auto":
         return
     if engine not in ENGINES:

@@ -93,13 +93,15 @@ def plan(
         else:
             refusals[name] = refusal
     totals = {name: cost.seconds + cost.setup / _PRODUCTS for name, cost in costs.items()}
-    best = min(totals, key=totals.__getitem__)
+    best = min((name for name in totals if ENGINES[name].automatic), key=totals.__getitem__)
     estimates = []
     for name in ENGINES:
         if name in refusals:
             reason = refusals[name]
         elif name == best:
             reason = "chosen"
+        elif not ENGINES[name].automatic:
+            reason = "by name only"
         else:
             reason = f"{totals[name] / totals[best]:.1f} × the time of {best}, setup shared by {_PRODUCTS} products"
         estimates.append(Estimate(name, transposed, costs.get(name), name == best, reason))

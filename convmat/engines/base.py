@@ -28,6 +28,10 @@ class Machine:
         Bytes per second that one thread streams.
     gemm : float
         Multiplications and additions per second of one thread in double precision matrix products; single is twice that.
+    fft : float
+        Floating-point operations per second of one thread in double precision Fourier transforms; single is twice that.
+    stream : float
+        Floating-point operations per second of one thread in elementwise products.
     call : float
         Seconds that one NumPy call on a small array takes.
     """
@@ -35,6 +39,8 @@ class Machine:
     workers: int = 1
     bandwidth: float = 10e9
     gemm: float = 40e9
+    fft: float = 5e9
+    stream: float = 3e9
     call: float = 1.5e-6
 
 
@@ -79,6 +85,7 @@ class Engine(Protocol):
 
     name: str
     pads: frozenset[str]  # padding modes that it takes natively
+    automatic: bool  # whether ``engine="auto"`` may pick it
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Return the sentence that tells the user why not, or None."""

@@ -24,6 +24,7 @@ class GemmEngine:
 
     name = "gemm"
     pads: frozenset[str] = frozenset()
+    automatic = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing: integers are multiplied without BLAS, exactly."""

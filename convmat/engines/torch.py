@@ -1,0 +1,94 @@
+"""The engine that hands the work to PyTorch, by name only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from convmat.dtypes import Array
+from convmat.engines.base import Cost, Machine
+from convmat.geometry import ConvolutionGeometry
+
+
+class TorchEngine:
+    """Products by ``torch.nn.functional``, with PyTorch's own threads."""
+
+    name = "torch"
+    pads: frozenset[str] = frozenset()
+    automatic = False
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Refuse more than three axes, integers, and a missing PyTorch."""
+        if len(geometry.axes) > 3:
+            return f"PyTorch convolves over 1 to 3 axes, got {len(geometry.axes)}"
+        if dtype.kind in "iu":
+            return f"PyTorch's convolutions need a float or complex dtype, got {dtype}"
+        if find_spec("torch") is None:
+            return "PyTorch is not installed; pip install torch"
+        return None
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Count the arithmetic at the rate of matrix products; which of its methods PyTorch picks is not known."""
+        flops = float(batch * geometry.flops)
+        moved = float(batch * sum(geometry.shape) * dtype.itemsize)
+        rate = machine.gemm * machine.workers * 8 / dtype.itemsize
+        return Cost(flops, moved, max(flops / rate, moved / machine.bandwidth) + 20 * machine.call, 0.0, 0.0)
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
+        """Keep the geometry."""
+        return geometry
+
+    def bind(self, plan: Any, kernel: Array) -> TorchProducts:
+        """Return the products of one kernel."""
+        import torch
+
+        return TorchProducts(plan, torch.from_numpy(_writeable(kernel)))
+
+
+@dataclass(frozen=True, slots=True)
+class TorchProducts:
+    """Products with V and Vᵀ."""
+
+    geometry: ConvolutionGeometry
+    kernel: Any
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Convolve."""
+        result = self._call("conv", x)
+        # A geometry may keep fewer outputs than fit.
+        kept: tuple[Any, ...] = (..., *(slice(0, axis.outputs) for axis in self.geometry.axes))
+        out[...] = result.numpy()[kept]
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Convolve transposed; inputs behind the last that is read get 0."""
+        result = self._call("conv_transpose", y).numpy()
+        out[...] = 0
+        reached: tuple[Any, ...] = (..., *map(slice, result.shape[2:]))
+        out[reached] = result
+
+    def _call(self, name: str, x: Array) -> Any:
+        import torch
+
+        geometry = self.geometry
+        function = getattr(torch.nn.functional, f"{name}{len(geometry.axes)}d")
+        with torch.no_grad():
+            return function(
+                torch.from_numpy(_writeable(x)),
+                self.kernel,
+                stride=geometry.stride,
+                dilation=geometry.dilation,
+                groups=geometry.groups,
+            )
+
+
+def _writeable(array: Array) -> Array:
+    """Return an array that PyTorch takes: it has no read-only tensors."""
+    return array if array.flags.writeable else array.copy()
+
+
+engine = TorchEngine()
