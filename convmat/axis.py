@@ -149,28 +149,29 @@ class Axis:
         folded = np.where(position < 0, -edge - position, position)
         return np.where(folded >= n, 2 * (n - 1) + edge - folded, folded)
 
-    def table(self, transposed: bool, start: int, stop: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], slice]:
-        """List the column of every tap in rows `start` to `stop`, −1 where a tap reads nothing; zeros padding only.
+    def table(
+        self, transposed: bool, start: int, stop: int, dtype: npt.DTypeLike
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """List the column of every tap in rows `start` to `stop`; zeros padding only.
 
         Returns
         -------
         columns : array (taps, rows)
-            Those that are not −1 ascend in each row.
-        taps : slice
-            The taps in the order of the columns.
+            In the order of the columns, which for the transpose is the last tap first.
+        outside : bool array (taps, rows)
+            Where a tap reads nothing.
         """
         rows = np.arange(start, stop, dtype=dtype)
-        reach = np.arange(self.taps, dtype=dtype)[:, None] * self.dilation
+        reach = np.arange(0, self.reach + 1, self.dilation, dtype=dtype)[:, None]
+        unsigned = f"u{rows.itemsize}"  # in which negative numbers are large
         if not transposed:
             source = (rows * self.stride - self.before) + reach
-            source[(source < 0) | (source >= self.size)] = -1
-            return source, slice(None)
+            return source, source.view(unsigned) >= self.size
         output = (rows + self.before) - reach[::-1]
-        if self.stride > 1:
-            output, phase = np.divmod(output, self.stride)
-            output[phase != 0] = -1
-        output[(output < 0) | (output >= self.outputs)] = -1
-        return output, slice(None, None, -1)
+        if self.stride == 1:
+            return output, output.view(unsigned) >= self.outputs
+        output, phase = np.divmod(output, self.stride)
+        return output, (output.view(unsigned) >= self.outputs) | (phase != 0)
 
     def runs(self, transposed: bool = False, start: int = 0, stop: int | None = None) -> list[Run]:
         """Describe rows `start` to `stop` of the axis' matrix.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from convmat.axis import Row, Run
-from convmat.dtypes import Array
+from convmat.dtypes import Array, flip_spatial
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
@@ -71,8 +71,11 @@ class MatrixRows:
             Number of threads.
         """
 
-        def write_block(first: int, last: int) -> None:
+        def write_large_block(first: int, last: int) -> None:
             np.setbufsize(_BUFFER)
+            write_block(first, last)
+
+        def write_block(first: int, last: int) -> None:
             begin = self.count(start, first)
             for box in _boxes(first, last, self.rows):
                 row, rows = first - start, prod(high - low for low, high in box)
@@ -86,7 +89,10 @@ class MatrixRows:
         )  # cut at whole lines if lines are short
         cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
         blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
-        copy_context().run(run_blocks, write_block, blocks, workers)
+        if data.size < _TABLE:
+            write_block(start, stop)
+        else:
+            copy_context().run(run_blocks, write_large_block, blocks, workers)
 
     def _runs(self, axis: int, span: Span) -> list[Run]:
         """Return the runs of a range of rows of one axis."""
@@ -116,6 +122,8 @@ class MatrixRows:
             wide = np.dtype(np.int64) if size * len(spans) > np.iinfo(indices.dtype).max else indices.dtype
             axes = zip(self._axes, spans, strict=True)
             tables = [axis.table(self._transposed, *span, wide) for axis, span in axes]
+            if self._transposed:
+                kernel = flip_spatial(kernel, len(spans))
             lengths = _write_tables(tables, self._steps[1:], kernel, columns.astype(wide), base, size, target)
             ends[0] = np.cumsum(lengths)
             starts = np.arange(len(kernel), dtype=ends.dtype) * integer(target.data.shape[1]) + integer(begin)
@@ -136,7 +144,7 @@ class MatrixRows:
 
 
 def _write_tables(
-    tables: list[tuple[Array, slice]],
+    tables: list[tuple[Array, Array]],
     steps: list[int],
     kernel: Array,
     columns: Array,
@@ -144,23 +152,29 @@ def _write_tables(
     size: int,
     target: _Entries,
 ) -> Array:
-    """Write a small box from tables of all taps of all rows, where −1 is a tap that reads nothing; return row lengths."""
-    n, limit = len(tables), columns.dtype.type(size)
-    position = columns.reshape(-1, *(1,) * (2 * n))  # (column channels, taps of each axis, rows of each axis)
-    for axis, ((table, taps), step) in enumerate(zip(tables, steps, strict=True)):
-        shape = [1] * (2 * n)
-        shape[axis], shape[n + axis] = table.shape
-        own = np.where(table < 0, -limit, table * table.dtype.type(step))
-        position = position + own.reshape(shape)
-        kernel = kernel[(slice(None),) * (axis + 2) + (taps,)]
-    kernel = kernel.reshape(len(kernel), -1)
-    position = position.reshape(kernel.shape[1], -1)
-    flat = position.T.ravel()
+    """Write a small box from tables of all taps of all rows; return row lengths."""
+    integer, complete = columns.dtype.type, True
+    position = np.zeros((1, 1), columns.dtype)  # (taps, rows) of the axes so far, from the last on
+    lengths = np.full(1, columns.size, columns.dtype)
+    for (own, outside), step in zip(reversed(tables), reversed(steps), strict=True):
+        lengths = ((len(own) - np.add.reduce(outside, axis=0, dtype=columns.dtype))[:, None] * lengths).ravel()
+        own *= integer(step)
+        if outside.any():
+            own[outside] = integer(-size)  # so that every sum with it is negative
+            complete = False
+        position = (own[:, None, :, None] + position[:, None]).reshape(own.shape[0] * len(position), -1)
+    position = (columns[:, None, None] + position).reshape(-1, len(lengths))
+    kernel = kernel.reshape(len(kernel), 1, -1)
+    flat = position.T
+    if complete:
+        target.data.reshape(len(kernel), *flat.shape)[...] = kernel
+        np.add(base[:, None, None], flat, out=target.indices.reshape(len(kernel), *flat.shape))
+        return lengths
+    data = np.broadcast_to(kernel, (len(kernel), *flat.shape)).reshape(len(kernel), -1)
+    flat = flat.ravel()
     cells = np.flatnonzero(flat >= 0)
+    data.take(cells, axis=1, out=target.data, mode="clip")
     np.add(base[:, None], flat.take(cells), out=target.indices)
-    taps_of_cells = np.broadcast_to(np.arange(kernel.shape[1]), position.shape[::-1]).ravel().take(cells)
-    kernel.take(taps_of_cells, axis=1, out=target.data, mode="clip")
-    lengths: Array = np.add.reduce(position >= 0, axis=0, dtype=columns.dtype)
     return lengths
 
 
