@@ -27,7 +27,8 @@ _BLOCK = 3072  # entries of a pattern: its data and indices stay in a 48 KiB fir
 _LINE = 24576  # entries of a pattern that spans whole lines of the axes after it: stays in the second-level cache
 _TABLE = 1 << 17  # cells of a table, at most; more would take memory to speak of
 _TABLE_FOR_RUNS = 4000  # cells of a table that cost as much as writing one product of runs
-_BUFFER = 1024  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
+_WORTH = 1 << 15  # entries for which writing a pattern first costs less than the short inner loops it saves
+_BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
 _SERIAL = 1 << 17  # entries for which another thread is worth waking
 
 
@@ -190,20 +191,30 @@ def _write_ends(runs: list[list[Run]], width: int, entry: int, ends: Array) -> N
     while count < 16 and lead + 1 < len(runs):
         count *= sum(run.count * run.period for run in runs[lead])
         lead += 1
-    line = np.empty((1, ends.shape[1] // count), ends.dtype)
-    _write_ends(runs[lead:], 1, 0, line)
-    per_line = integer(line[0, -1])
+    line = np.ones(1, ends.dtype)
+    for axis in reversed(runs[lead:]):
+        lengths = _lengths(axis, ends.dtype)
+        line = (
+            ((np.cumsum(lengths, dtype=ends.dtype) - lengths) * line[-1])[:, None] + lengths[:, None] * line
+        ).ravel()
     starts, widths = np.zeros(1, ends.dtype), np.full(1, width, ends.dtype)
     for axis in runs[:lead]:
-        period = [np.array([len(row.columns) for row in run.rows], ends.dtype) for run in axis]
-        lengths = np.concatenate([np.tile(part, run.count) for part, run in zip(period, axis, strict=True)])
+        lengths = _lengths(axis, ends.dtype)
         before = np.cumsum(lengths, dtype=ends.dtype)
         starts = (starts[:, None] * before[-1] + widths[:, None] * (before - lengths)).ravel()
         widths = (widths[:, None] * lengths).ravel()
-    per_channel = int(starts[-1] + widths[-1]) * int(per_line)
+    per_channel = int(starts[-1] + widths[-1]) * int(line[-1])
     for channel, out in enumerate(ends.reshape(len(ends), count, line.size)):
         np.multiply(widths[:, None], line, out=out)
-        out += (starts * per_line + integer(entry + channel * per_channel))[:, None]
+        out += (starts * line[-1] + integer(entry + channel * per_channel))[:, None]
+
+
+def _lengths(runs: list[Run], dtype: np.dtype[Any]) -> Array:
+    """Return the number of entries of each row of one axis."""
+    periods = [np.array([len(row.columns) for row in run.rows], dtype) for run in runs]
+    if all(run.period == 1 for run in runs):
+        return np.repeat(np.concatenate(periods), [run.count for run in runs])
+    return np.concatenate([np.tile(period, run.count) for period, run in zip(periods, runs, strict=True)])
 
 
 def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> int:
@@ -288,7 +299,8 @@ class _Writer:
             fit = 0 if plain else min(run.count, self.block // size)
             if not fit and not plain and axis + 1 < len(self.runs) and size <= self.line:
                 fit = 1
-            if fit * run.period * self.tail[axis + 1] > 1 and (place.counts or run.count > fit):
+            worth = run.count * size * prod(place.counts) > max(_WORTH, fit * size)
+            if worth and fit * run.period * self.tail[axis + 1] > 1:
                 self.write_blocks(target, axis, run, fit, size, kernel, columns, here)
             else:
                 self.write_periods(target, axis, run, run.count, size, kernel, columns, here, plain)

@@ -20,7 +20,7 @@ from convmat.assembly import FORMATS, assemble
 def way(request, monkeypatch):
     """Write by patterns so small that every branch is taken, or by tables wherever they are possible."""
     if request.param == "patterns":
-        for name, value in {"_BLOCK": 40, "_LINE": 100, "_TABLE": 0, "_SERIAL": 5}.items():
+        for name, value in {"_BLOCK": 40, "_LINE": 100, "_WORTH": 0, "_TABLE": 0, "_SERIAL": 5}.items():
             monkeypatch.setattr(writer, name, value)
     else:
         monkeypatch.setattr(writer, "_TABLE_FOR_RUNS", 10**9)
