@@ -6,7 +6,10 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
 
 
 def available_cpus() -> int:
@@ -74,6 +77,45 @@ def run_blocks(function: Callable[..., object], blocks: Sequence[tuple[object, .
     finally:
         for helper in helpers:
             helper.result()
+
+
+class BLASThreads:
+    """Holds BLAS at one thread while any thread is inside; with threadpoolctl, else it does nothing.
+
+    The limit is the process', so that the first one in sets it and the last one out takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._limit: Any = None
+
+    @cached_property
+    def available(self) -> bool:
+        """Whether BLAS can be held."""
+        return find_spec("threadpoolctl") is not None
+
+    @cached_property
+    def _controller(self) -> Any:
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController()
+
+    def __enter__(self) -> None:
+        if self.available:
+            with self._lock:
+                if not self._inside:
+                    self._limit = self._controller.limit(limits=1, user_api="blas")
+                self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        if self.available:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._limit.restore_original_limits()
+
+
+single_threaded_blas = BLASThreads()
 
 
 @cache
