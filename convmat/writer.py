@@ -172,10 +172,10 @@ def _write_tables(
         np.add(base[:, None, None], flat, out=target.indices.reshape(len(kernel), *flat.shape))
         return lengths
     data = np.broadcast_to(kernel, (len(kernel), *flat.shape)).reshape(len(kernel), -1)
-    flat = flat.ravel()
-    cells = np.flatnonzero(flat >= 0)
+    position = flat.ravel()
+    cells = np.flatnonzero(position >= 0)
     data.take(cells, axis=1, out=target.data, mode="clip")
-    np.add(base[:, None], flat.take(cells), out=target.indices)
+    np.add(base[:, None], position.take(cells), out=target.indices)
     return lengths
 
 

@@ -14,7 +14,7 @@ from benchmarks.build import main
 from benchmarks.cases import Case
 from benchmarks.peers import PEERS, coo_assembly, filler, kron_sum
 from benchmarks.report import Check, Report
-from benchmarks.timing import interleave, ratio
+from benchmarks.timing import Elsewhere, interleave, ratio
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 
@@ -115,6 +115,11 @@ def test_interleaved_candidates_run_equally_often():
 
 def test_ratio_is_that_of_the_median_round():
     assert ratio({"a": [2.0, 30.0, 9.0], "b": [1.0, 10.0, 1.0]}, "a", "b") == 3.0
+
+
+def test_other_processes_are_counted_or_unknown():
+    cores = Elsewhere().cores()
+    assert cores is None or cores >= 0
 
 
 def test_summary_names_what_is_missed(capsys):
