@@ -76,7 +76,8 @@ def run_blocks(function: Callable[..., object], blocks: Sequence[tuple[object, .
         work()
     finally:
         for helper in helpers:
-            helper.result()
+            if not helper.cancel():  # one that has not begun has nothing left to do
+                helper.result()
 
 
 class BLASThreads:

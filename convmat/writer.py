@@ -166,16 +166,16 @@ def _write_tables(
         position = (own[:, None, :, None] + position[:, None]).reshape(own.shape[0] * len(position), -1)
     position = (columns[:, None, None] + position).reshape(-1, len(lengths))
     kernel = kernel.reshape(len(kernel), 1, -1)
-    flat = position.T
+    position = position.T  # (rows, taps)
     if complete:
-        target.data.reshape(len(kernel), *flat.shape)[...] = kernel
-        np.add(base[:, None, None], flat, out=target.indices.reshape(len(kernel), *flat.shape))
+        target.data.reshape(len(kernel), *position.shape)[...] = kernel
+        np.add(base[:, None, None], position, out=target.indices.reshape(len(kernel), *position.shape))
         return lengths
-    data = np.broadcast_to(kernel, (len(kernel), *flat.shape)).reshape(len(kernel), -1)
-    position = flat.ravel()
-    cells = np.flatnonzero(position >= 0)
+    data = np.broadcast_to(kernel, (len(kernel), *position.shape)).reshape(len(kernel), -1)
+    flat: Array = position.ravel()
+    cells = np.flatnonzero(flat >= 0)
     data.take(cells, axis=1, out=target.data, mode="clip")
-    np.add(base[:, None], position.take(cells), out=target.indices)
+    np.add(base[:, None], flat.take(cells), out=target.indices)
     return lengths
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from convmat import ConvolutionGeometry, demo
+from convmat import ConvolutionGeometry
 from convmat.__main__ import main
+from convmat.demo import photograph as steps
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
@@ -87,12 +88,13 @@ def test_runs_on_every_kind_of_image(image, tmp_path):
 def test_deep_grey_keeps_its_shades(tmp_path):
     shades = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
     Image.fromarray(shades).save(tmp_path / "deep.png")
-    pixels = demo.load(tmp_path / "deep.png").pixels
+    pixels = steps.load(tmp_path / "deep.png").pixels
     assert_allclose(pixels, np.broadcast_to(shades / 65535, (3, 3, 4)), rtol=1e-6)
 
 
 def test_large_photographs_are_reduced(photograph, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "MATRIX_LIMIT", 200_000)
+    for module in ("convmat.demo", "convmat.demo.photograph"):
+        monkeypatch.setattr(f"{module}.MATRIX_LIMIT", 200_000)
     assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
     output = capsys.readouterr().out
     assert "Its W would have 86,742 nonzeros and take 701 kB." in output
@@ -101,25 +103,25 @@ def test_large_photographs_are_reduced(photograph, tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("shape", [(3000, 4000), (2, 10**8), (10**5, 10**5), (600, 512)])
 def test_the_size_that_fits_is_known_beforehand(shape):
-    fitting = demo.fitting_size(shape)
-    assert demo.geometry_of(fitting).matrix_nbytes(np.float32) <= demo.MATRIX_LIMIT
-    assert fitting == (600, 512) or demo.geometry_of(fitting).matrix_nbytes(np.float32) > 0.6 * demo.MATRIX_LIMIT
+    fitting = steps.fitting_size(shape)
+    assert steps.geometry_of(fitting).matrix_nbytes(np.float32) <= steps.MATRIX_LIMIT
+    assert fitting == (600, 512) or steps.geometry_of(fitting).matrix_nbytes(np.float32) > 0.6 * steps.MATRIX_LIMIT
 
 
 def test_four_times_the_transpose_keeps_brightness_and_colour():
     x = np.ones((3, 12, 14), np.float32) * np.array([0.9, 0.5, 0.2], np.float32)[:, None, None]
-    pictures = demo.halve_and_enlarge(x, lambda name: None)
+    pictures = steps.halve_and_enlarge(x, lambda name: None)
     assert pictures.y.shape == (3, 6, 7)
     assert_allclose(4 * pictures.z[:, 3:-3, 3:-3], x[:, 3:-3, 3:-3], rtol=1e-5)
     assert_array_equal(pictures.W.T.toarray(), pictures.Wt.toarray())
 
 
 def test_a_wrong_product_is_noticed():
-    pictures = demo.halve_and_enlarge(colours(60, 70).transpose(2, 0, 1) / np.float32(255), lambda name: None)
-    demo.check_against_loops(pictures)
+    pictures = steps.halve_and_enlarge(colours(60, 70).transpose(2, 0, 1) / np.float32(255), lambda name: None)
+    steps.check_against_loops(pictures)
     pictures.z[:, 30, 35] += 0.01
-    with pytest.raises(demo.DemoError, match="Wᵀ·y is not what it must be") as error:
-        demo.check_against_loops(pictures)
+    with pytest.raises(steps.DemoError, match="Wᵀ·y is not what it must be") as error:
+        steps.check_against_loops(pictures)
     assert error.value.status == 1
 
 

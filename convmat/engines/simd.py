@@ -1,0 +1,256 @@
+"""Vector instructions for compiled loops: numba intrinsics that emit LLVM vector code, and what the processor has.
+
+numba vectorises simple loops by itself, but keeps the accumulators of a matrix product in memory. The intrinsics here put
+them into registers. Each is specialised by literal integers and captures nothing, so that functions which call it are
+cached on disk. Addresses are plain integers, in bytes: nothing here checks them.
+
+This module imports numba; import it late. The cache notices changes of the file that a compiled function is in, not of
+those that it uses: after an edit here, delete ``__pycache__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, cast
+
+import numba
+from llvmlite import ir
+from numba.core.registry import cpu_target
+
+# numba's own annotations describe functions before they are compiled, not what they are to those who call them.
+types: Any = numba.types
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+intrinsic: Decorator = cast(Any, numba.extending).intrinsic
+literal_intrinsic: Decorator = cast(Any, numba.extending).intrinsic(prefer_literal=True)
+compiled: Decorator = cast(Any, numba).njit(nogil=True, cache=True, error_model="numpy")
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _vector_unit() -> tuple[int, int]:
+    """Return the bytes of a vector register and the number of them, for the processor that numba compiles for."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    enabled = set(features.split(","))
+    if "+avx512f" in enabled:
+        return 64, 32
+    if "+avx2" in enabled and "+fma" in enabled:
+        return 32, 16
+    return 16, 32 if triple.startswith(("aarch64", "arm64")) else 16
+
+
+# Constants, also in compiled code: numba keeps what it compiled by processor and features.
+VECTOR_BYTES, REGISTERS = _vector_unit()
+
+
+class Code:
+    """Emits LLVM code for vectors of float32 or float64 elements, by their size in bytes."""
+
+    def __init__(self, builder: Any, itemsize: int) -> None:
+        self.builder, self.itemsize, self.lanes = builder, itemsize, VECTOR_BYTES // itemsize
+        self.element = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.element, self.lanes)
+
+    def at(self, address: Any, offset: Any, kind: Any) -> Any:
+        """Return the pointer to `offset` bytes after an address."""
+        offset = ir.Constant(_I64, offset) if isinstance(offset, int) else offset
+        return self.builder.inttoptr(self.builder.add(address, offset), kind.as_pointer())
+
+    def load(self, address: Any, offset: Any = 0) -> Any:
+        """Load a vector; no alignment beyond that of its elements is assumed."""
+        return self.builder.load(self.at(address, offset, self.vector), align=self.itemsize)
+
+    def store(self, value: Any, address: Any, offset: Any = 0) -> None:
+        """Store a vector."""
+        self.builder.store(value, self.at(address, offset, self.vector), align=self.itemsize)
+
+    def zero(self) -> Any:
+        """Return a vector of zeros."""
+        return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def broadcast(self, address: Any, offset: Any = 0) -> Any:
+        """Load one element into all lanes."""
+        value = self.builder.load(self.at(address, offset, self.element), align=self.itemsize)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+        return self.shuffle(first, undefined, [0] * self.lanes)
+
+    def shuffle(self, a: Any, b: Any, lanes: Iterable[int]) -> Any:
+        """Return a vector of the given lanes of a, then b."""
+        lanes = list(lanes)
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+
+    def add_product(self, total: Any, a: Any, b: Any) -> Any:
+        """Return total + a·b, fused where the processor can."""
+        return self.builder.fadd(total, self.builder.fmul(a, b, flags=("contract",)), flags=("contract",))
+
+
+@literal_intrinsic
+def tile_product(
+    typing: Any, itemsize: Any, rows: Any, vectors: Any, banded: Any,
+    a: Any, b: Any, offsets: Any, counts: Any, c: Any, row_bytes: Any,
+) -> Any:  # fmt: skip
+    """Compute a tile of a matrix product in registers: c[i] = Σ_k a[k, i] · b[offsets[k] :].
+
+    A tile has `rows` rows of `vectors` vectors. Where it is `banded`, a row takes part in some of the products only: those
+    of the first count are with row 0, of the second with rows 0 and 1, …, then with all rows, then with all but row 0,
+    …, and at last with the last row.
+
+    Parameters
+    ----------
+    itemsize, rows, vectors, banded : literal int
+        Bytes of an element; size of the tile; 0 or 1.
+    a : int
+        Address of the factors, `rows` for each k.
+    b : int
+        Address to which `offsets` are relative.
+    offsets : int
+        Address of the int64 offsets, in bytes.
+    counts : int
+        Address of the int64 numbers of products: 2·rows − 1 where banded, else one.
+    c : int
+        Address of the result, which is overwritten.
+    row_bytes : int
+        Distance of its rows in bytes.
+    """
+    itemsize_, rows_, vectors_, banded_ = (n.literal_value for n in (itemsize, rows, vectors, banded))
+    spans = [(0, rows_)]
+    if banded_:
+        spans = [(0, i) for i in range(1, rows_ + 1)] + [(i, rows_) for i in range(1, rows_)]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(builder, itemsize_)
+        a, b, offsets, counts, c, row_bytes = arguments[4:]
+        tile = [[code.zero() for _ in range(vectors_)] for _ in range(rows_)]
+        k: Any = ir.Constant(_I64, 0)
+        for number, (first, last) in enumerate(spans):
+            count = builder.load(code.at(counts, 8 * number, _I64))
+            before, loop, after = builder.basic_block, builder.append_basic_block(), builder.append_basic_block()
+            end = builder.add(k, count)
+            builder.cbranch(builder.icmp_signed("<", k, end), loop, after)
+            builder.position_at_end(loop)
+            step = builder.phi(_I64)
+            step.add_incoming(k, before)
+            entry = [[builder.phi(code.vector) for _ in range(vectors_)] for _ in range(rows_)]
+            source = builder.add(b, builder.load(code.at(offsets, builder.shl(step, ir.Constant(_I64, 3)), _I64)))
+            values = [code.load(source, j * VECTOR_BYTES) for j in range(vectors_)]
+            factors = builder.add(a, builder.mul(step, ir.Constant(_I64, rows_ * code.itemsize)))
+            result = [list(row) for row in entry]
+            for i in range(first, last):
+                factor = code.broadcast(factors, i * code.itemsize)
+                result[i] = [code.add_product(result[i][j], factor, values[j]) for j in range(vectors_)]
+            following = builder.add(step, ir.Constant(_I64, 1))
+            step.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+            builder.position_at_end(after)
+            for i in range(rows_):
+                for j in range(vectors_):
+                    entry[i][j].add_incoming(tile[i][j], before)
+                    entry[i][j].add_incoming(result[i][j], loop)
+                    value = builder.phi(code.vector)
+                    value.add_incoming(tile[i][j], before)
+                    value.add_incoming(result[i][j], loop)
+                    tile[i][j] = value
+            k = end
+        for i, row in enumerate(tile):
+            start = builder.add(c, builder.mul(row_bytes, ir.Constant(_I64, i)))
+            for j, value in enumerate(row):
+                code.store(value, start, j * VECTOR_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(itemsize, rows, vectors, banded, *(types.intp,) * 6), generate
+
+
+@cache
+def compiled_tile(itemsize: int, rows: int, vectors: int, banded: int) -> Any:
+    """Return `tile_product` of one shape as a C function; only integers are captured, or the cache on disk never hits."""
+
+    def tile(a: int, b: int, offsets: int, counts: int, c: int, row_bytes: int) -> None:
+        tile_product(itemsize, rows, vectors, banded, a, b, offsets, counts, c, row_bytes)
+
+    signature = types.void(*(types.intp,) * 6)
+    return cast(Any, numba).cfunc(signature, nopython=True, cache=True)(tile)
+
+
+@intrinsic
+def call_tile(typing: Any, tile: Any, a: Any, b: Any, offsets: Any, counts: Any, c: Any, row_bytes: Any) -> Any:
+    """Call a compiled tile by its address, so that loops over tiles need not be compiled for each shape."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), (_I64,) * 6)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*(types.intp,) * 7), generate
+
+
+@intrinsic
+def copy(typing: Any, target: Any, source: Any, size: Any) -> Any:
+    """Copy `size` bytes between addresses that do not overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        target, source, size = arguments
+        cast(Any, numba).core.cgutils.raw_memcpy(
+            builder, builder.inttoptr(target, byte), builder.inttoptr(source, byte), size, 1
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def move(typing: Any, like: Any, target: Any, source: Any) -> Any:
+    """Copy one vector between addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, (_, target, source) = Code(builder, like.dtype.bitwidth // 8), arguments
+        code.store(code.load(source), target)
+        return context.get_dummy_value()
+
+    return types.void(like, types.intp, types.intp), generate
+
+
+@intrinsic
+def move_alternate(typing: Any, like: Any, target: Any, source: Any) -> Any:
+    """Copy one vector of every other element from `source`, and read nothing after the last of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code, (_, target, source) = Code(builder, like.dtype.bitwidth // 8), arguments
+        low, high = code.load(source), code.load(source, (code.lanes - 1) * code.itemsize)
+        lanes = [*range(0, code.lanes, 2), *range(code.lanes + 1, 2 * code.lanes, 2)]
+        code.store(code.shuffle(low, high, lanes), target)
+        return context.get_dummy_value()
+
+    return types.void(like, types.intp, types.intp), generate
+
+
+@intrinsic
+def clear(typing: Any, like: Any, target: Any) -> Any:
+    """Set one vector to zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(builder, like.dtype.bitwidth // 8)
+        code.store(code.zero(), arguments[1])
+        return context.get_dummy_value()
+
+    return types.void(like, types.intp), generate
+
+
+@intrinsic
+def itemsize(typing: Any, like: Any) -> Any:
+    """Return the bytes of an element as a constant, so that divisions by it become shifts."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(_I64, like.dtype.bitwidth // 8)
+
+    return types.intp(like), generate
+
+
+@intrinsic
+def pointer(typing: Any, address: Any, like: Any) -> Any:
+    """Return an address as a pointer, for `numba.carray`, to elements of the dtype of the array `like`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.intp, like), generate

@@ -1,0 +1,250 @@
+"""The engine that multiplies shifted views: one matrix product in registers, whatever stride, dilation or direction.
+
+`convmat.engines.sweeps` explains the idea and has the tables, `convmat.engines.taploops` the compiled loops, and
+`convmat.engines.simd` the innermost one. The loops are compiled once for float32 and once for float64, in about 3 s; the
+innermost one also for each shape of tile, in about 0.2 s: 31 shapes at most, of which a geometry needs one or two. All are
+cached on disk, for the processor they were compiled for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from convmat.dtypes import Array
+from convmat.engines.base import Cost, Machine
+from convmat.engines.sweeps import Fit, Sweep, fold, sweeps
+from convmat.geometry import ConvolutionGeometry
+from convmat.parallel import run_blocks
+
+_SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
+_CHUNKS = 4  # calls of the compiled loop for each thread, so that they end at about the same time
+_SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
+_LOADING, _COMPILING = 0.2, 3.0  # seconds until the compiled loops can be called
+
+
+class TapsEngine:
+    """Products as a matrix product of the kernel with shifted views of the padded input."""
+
+    name = "taps"
+    pads = frozenset({"zeros"})
+    automatic = True
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Refuse integers, and everything where numba is missing."""
+        if dtype.char not in "fdFD":
+            return f"it computes float32, float64, complex64 and complex128, got {dtype}"
+        if not _has_numba():
+            return "numba is not installed; pip install \"convmat[fast]\""
+        return None
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Count all products with a kernel, zeros of the padding included, and a copy of what is read."""
+        parts = 2 if dtype.kind == "c" else 1
+        inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+        rows = parts * (inner if transposed else outer)
+        if transposed:  # phases that read alike are rows too
+            rows *= prod(axis.stride for axis in geometry.axes if axis.taps % axis.stride == 0)
+        flops = batch * _flops(geometry, parts)
+        # Rows of a tile share what is loaded for them; a vector that reaches beyond the positions is computed in whole.
+        positions = prod(geometry.spatial_output)
+        lanes = 64 * parts // dtype.itemsize
+        rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
+        rate *= min(1, 0.5 + rows / 16) * positions / (-(-positions // lanes) * lanes)
+        moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
+        single = flops / rate + moved / machine.bandwidth
+        state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
+        seconds = 4 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        setup = 1e-3 + state / machine.bandwidth + (0 if _is_loaded() else _LOADING if _is_cached() else _COMPILING)
+        return Cost(flops, moved, seconds, setup, state)
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
+        """Return a plan; the tables of a direction are built when it is first used."""
+        return TapsPlan(geometry, dtype, workers)
+
+    def bind(self, plan: TapsPlan, kernel: Array) -> TapsProducts:
+        """Return products that pack the kernel for a direction when it is first used."""
+        return TapsProducts(plan, kernel)
+
+
+@dataclass
+class TapsPlan:
+    """What depends on the geometry alone, for each direction once it is used."""
+
+    geometry: ConvolutionGeometry
+    dtype: np.dtype[Any]
+    workers: int
+    _directions: dict[bool, Direction] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def direction(self, transposed: bool) -> Direction:
+        """Return what a direction needs."""
+        if transposed not in self._directions:
+            with self._lock:
+                if transposed not in self._directions:
+                    self._directions[transposed] = self._build(transposed)
+        return self._directions[transposed]
+
+    def _build(self, transposed: bool) -> Direction:
+        from convmat.engines.simd import REGISTERS, VECTOR_BYTES, compiled_tile
+        from convmat.engines.taploops import run_tasks
+
+        geometry, parts = self.geometry, 2 if self.dtype.kind == "c" else 1
+        number = np.dtype(f"f{self.dtype.itemsize // parts}")
+        fit = Fit(VECTOR_BYTES // number.itemsize, REGISTERS, number.itemsize, parts, self.workers)
+        inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+        channels = (outer, inner) if transposed else (inner, outer)
+        found, missing = sweeps(fold(geometry.axes), transposed, geometry.groups, *channels, fit)
+        tiles = [compiled_tile(number.itemsize, *sweep.tile).address for sweep in found]
+        moved = sum(geometry.shape) * self.dtype.itemsize
+        work = _flops(geometry, parts) * number.itemsize / 4e11 + moved / 1e10
+        return Direction(found, tiles, run_tasks, missing, number, work, self.workers)
+
+
+@dataclass
+class Direction:
+    """The sweeps of one direction, and scratch memory that products use again.
+
+    Attributes
+    ----------
+    sweeps : list of Sweep
+        What to compute.
+    tiles : list of int
+        The address of the compiled tile of each sweep.
+    run_tasks : callable
+        The compiled loop.
+    missing : bool
+        Whether there are results that no sweep computes, which are 0.
+    number : dtype
+        Of what is computed with: float32 or float64.
+    work : float
+        About the seconds that one thread takes for each array of a batch.
+    workers : int
+        Number of threads.
+    """
+
+    sweeps: list[Sweep]
+    tiles: list[int]
+    run_tasks: Callable[..., None]
+    missing: bool
+    number: np.dtype[Any]
+    work: float
+    workers: int
+    _pool: deque[Array] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Bound the memory of all threads together."""
+        self._scratch = max((sweep.scratch for sweep in self.sweeps), default=1)
+        self.workers = max(1, min(self.workers, _SCRATCH // (self._scratch * self.number.itemsize)))
+
+    def product(self, weights: list[Array], source: Array, out: Array) -> None:
+        """Compute one product."""
+        batch = len(out)
+        if batch == 0:
+            return
+        if self.missing:
+            out.fill(0)
+        workers = self.workers if self.work * batch > _SERIAL else 1
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        addresses = source.__array_interface__["data"][0], out.__array_interface__["data"][0]
+        blocks: list[tuple[object, ...]] = []
+        for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
+            tasks = sweep.tasks * batch
+            chunks = min(tasks, _CHUNKS * workers) if workers > 1 else 1
+            arguments = (*addresses, tile, *sweep.tile[:2], packed), sweep.tables
+            blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
+        run_blocks(self._run, blocks, workers)
+
+    def _run(self, start: int, stop: int, arguments: tuple[Any, ...], tables: tuple[Any, ...]) -> None:
+        try:
+            scratch = self._pool.pop()
+        except IndexError:
+            scratch = np.empty(self._scratch, self.number)
+        self.run_tasks(start, stop, *arguments, scratch, *tables)
+        self._pool.append(scratch)
+
+
+class TapsProducts:
+    """Products with V and Vᵀ, each with its kernel packed once, and only if it is used."""
+
+    def __init__(self, plan: TapsPlan, kernel: Array) -> None:
+        self._plan, self._kernel = plan, kernel
+        self._weights: dict[bool, list[Array]] = {}
+        self._lock = Lock()
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Multiply by V."""
+        self._plan.direction(False).product(self._packed(False), x, out)
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Multiply by Vᵀ."""
+        self._plan.direction(True).product(self._packed(True), y, out)
+
+    def _packed(self, transposed: bool) -> list[Array]:
+        """Return the weights of each sweep."""
+        if transposed not in self._weights:
+            with self._lock:
+                if transposed not in self._weights:
+                    direction, groups = self._plan.direction(transposed), self._plan.geometry.groups
+                    kernel = self._kernel.reshape(groups, len(self._kernel) // groups, self._kernel.shape[1], -1)
+                    kernel = kernel.swapaxes(1, 2) if transposed else kernel
+                    self._weights[transposed] = [_pack(kernel, sweep, direction.number) for sweep in direction.sweeps]
+        return self._weights[transposed]
+
+
+def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:
+    """Return the weights of a sweep, (groups, blocks of rows, k, rows of a block), raveled.
+
+    The kernel is (groups, results, sources, taps).
+    """
+    taps = sweep.taps[:, sweep.reads]
+    weights = kernel[:, :, sweep.channels, np.maximum(taps, 0)]  # (groups, results, kinds, k)
+    if kernel.dtype.kind == "c":  # for each element the matrix ((re, −im), (im, re))
+        part = np.arange(len(taps))[:, None] % 2
+        crossed = np.where(part > sweep.parts, weights.imag, -weights.imag)
+        weights = np.where(part == sweep.parts, weights.real, crossed)
+    groups, rows, k = len(kernel), sweep.tile[0], len(sweep.reads)
+    packed = np.zeros((groups, sweep.blocks * rows, k), number)
+    packed[:, : weights.shape[1] * weights.shape[2]] = np.where(taps >= 0, weights, 0).reshape(groups, -1, k)
+    return np.ascontiguousarray(packed.reshape(groups, sweep.blocks, rows, k).swapaxes(2, 3)).ravel()
+
+
+def _flops(geometry: ConvolutionGeometry, parts: int) -> float:
+    """Return the multiplications and additions of real numbers, those with zeros of the padding included."""
+    return 2.0 * parts**2 * prod(geometry.kernel_shape) * prod(geometry.spatial_output)
+
+
+@cache
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def _is_loaded() -> bool:
+    """Whether this process has the compiled loops, for one dtype at least."""
+    import sys
+
+    loops = sys.modules.get("convmat.engines.taploops")
+    return loops is not None and bool(loops.run_tasks.signatures)
+
+
+@cache
+def _is_cached() -> bool:
+    """Whether the loops have been compiled before: numba leaves an index where it found a writable directory."""
+    directory = os.environ.get("NUMBA_CACHE_DIR")
+    places = Path(directory).glob("*") if directory else [Path(__file__).parent / "__pycache__"]
+    return any(any(place.glob("taploops.run_tasks*.nbi")) for place in places)
+
+
+engine = TapsEngine()

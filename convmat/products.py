@@ -1,0 +1,92 @@
+"""Products of one kernel with one geometry: which engine, prepared how, and padding around it."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from convmat.dtypes import Array, flip_spatial
+from convmat.engines import ENGINES, Bound, Machine
+from convmat.geometry import ConvolutionGeometry
+from convmat.padding import fold, pad
+from convmat.parallel import count_workers
+from convmat.planner import plan
+
+
+class Products:
+    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate."""
+
+    def __init__(
+        self,
+        geometry: ConvolutionGeometry,
+        kernel: Array,
+        flip: bool,
+        engine: str,
+        workers: int | None,
+        plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
+    ) -> None:
+        self.geometry, self.flip, self.engine, self.workers = geometry, flip, engine, workers
+        self.kernel = kernel.copy()
+        self.kernel.flags.writeable = False
+        self.machine = Machine(workers=count_workers(workers))
+        self.plans = {} if plans is None else plans
+        self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
+        self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
+        self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
+        self._lock = Lock()
+
+    def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
+        """Return the name of the engine for a product, remembered by direction, dtype and batch."""
+        if self.engine != "auto":
+            return self.engine
+        key = transposed, dtype, batch
+        if key not in self._chosen:
+            estimates = plan(self.geometry, dtype, batch, transposed, self.machine)
+            self._chosen[key] = next(estimate.engine for estimate in estimates if estimate.chosen)
+        return self._chosen[key]
+
+    def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        """Return an engine with the kernel in a dtype."""
+        key = name, dtype
+        if key not in self._bound:
+            with self._lock:
+                if key not in self._bound:
+                    self._bound[key] = self._bind(name, dtype)
+        return self._bound[key]
+
+    def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        engine = ENGINES[name]
+        geometry = self.engine_geometry(name)
+        refusal = engine.refuses(geometry, dtype)
+        if refusal is not None:
+            raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
+        if (name, dtype) not in self.plans:
+            self.plans[name, dtype] = engine.prepare(geometry, dtype, self.machine.workers)
+        kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
+        shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
+        return engine.bind(self.plans[name, dtype], np.ascontiguousarray(kernel, dtype).reshape(shape))
+
+    def engine_geometry(self, name: str) -> ConvolutionGeometry:
+        """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""
+        return self.geometry if self.geometry.padding_mode in ENGINES[name].pads else self.geometry.padded
+
+    def multiply(self, transposed: bool, x: Array, out: Array) -> None:
+        """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
+        if not len(x):
+            return
+        name = self.choose(transposed, x.dtype, len(x))
+        bound = self.bound(name, x.dtype)
+        outer, inner = self.geometry, self.engine_geometry(name)
+        if inner.spatial_input == outer.spatial_input:
+            (bound.transpose if transposed else bound.forward)(x, out)
+            return
+        between = np.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
+        if transposed:
+            bound.transpose(x, between)
+            fold(between, outer, out)
+        else:
+            pad(x, outer, between)
+            bound.forward(between, out)
