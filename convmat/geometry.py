@@ -206,32 +206,32 @@ class ConvolutionGeometry:
             f"dilation={self.dilation}, groups={self.groups}, padding_mode={self.padding_mode!r})"
         )
 
-    @property
+    @cached_property
     def has_channels(self) -> bool:
         """Whether the arrays have a channel axis."""
         return len(self.kernel_shape) > len(self.axes)
 
-    @property
+    @cached_property
     def in_channels(self) -> int:
         """Number of channels of the input; 1 without a channel axis."""
         return self.input_shape[0] if self.has_channels else 1
 
-    @property
+    @cached_property
     def out_channels(self) -> int:
         """Number of channels of the output; 1 without a channel axis."""
         return self.kernel_shape[0] if self.has_channels else 1
 
-    @property
+    @cached_property
     def spatial_kernel(self) -> tuple[int, ...]:
         """Length of the kernel on each axis."""
         return tuple(axis.taps for axis in self.axes)
 
-    @property
+    @cached_property
     def spatial_input(self) -> tuple[int, ...]:
         """Number of input positions on each axis."""
         return tuple(axis.size for axis in self.axes)
 
-    @property
+    @cached_property
     def spatial_output(self) -> tuple[int, ...]:
         """Number of outputs on each axis."""
         return tuple(axis.outputs for axis in self.axes)
@@ -256,12 +256,12 @@ class ConvolutionGeometry:
         """What a position outside the input reads."""
         return self.axes[0].mode
 
-    @property
+    @cached_property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output, channels included where there are any."""
         return (*self.kernel_shape[: int(self.has_channels)], *self.spatial_output)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Shape of W: size of the output by size of the input."""
         return prod(self.output_shape), prod(self.input_shape)
@@ -276,7 +276,7 @@ class ConvolutionGeometry:
         """Two for each tap that reads something, before taps with the same source are merged."""
         return 2 * self.out_channels * (self.in_channels // self.groups) * prod(axis.pairs for axis in self.axes)
 
-    @property
+    @cached_property
     def index_dtype(self) -> np.dtype[Any]:
         """The dtype of W's indices: int32 while the number of nonzeros and both dimensions fit, else int64."""
         return np.dtype(get_index_dtype(maxval=max(self.nnz, *self.shape)))

@@ -28,6 +28,9 @@ class _ConvolutionOperator(LinearOperator):
         shape = products.geometry.shape
         shape = shape[::-1] if self._transposed else shape
         super().__init__(products.kernel.dtype, shape)  # type: ignore[call-arg]
+        geometry = products.geometry
+        shapes = (geometry.input_shape, geometry.output_shape)
+        self._input_shape, self._output_shape = shapes[::-1] if self._transposed else shapes
         products.family[self._transposed, conjugated] = self
 
     def _relative(self, transposed: bool, conjugated: bool) -> Any:
@@ -57,12 +60,12 @@ class _ConvolutionOperator(LinearOperator):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of what goes in."""
-        return self.geometry.output_shape if self._transposed else self.geometry.input_shape
+        return self._input_shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of what comes out."""
-        return self.geometry.input_shape if self._transposed else self.geometry.output_shape
+        return self._output_shape
 
     @property
     def engine(self) -> str:
@@ -101,40 +104,39 @@ class _ConvolutionOperator(LinearOperator):
                [57, 67]])
         """
         array = as_array("x", x)
-        ndim = len(self.input_shape)
-        if array.ndim < ndim or array.shape[array.ndim - ndim :] != self.input_shape:
-            raise ValueError(f"x must have shape (..., {', '.join(map(str, self.input_shape))}), got {array.shape}")
-        batch = array.shape[: array.ndim - ndim]
-        shape, dtype = (*batch, *self.output_shape), np.result_type(self.dtype, array.dtype)
+        outer = array.ndim - len(self._input_shape)
+        if outer < 0 or array.shape[outer:] != self._input_shape:
+            raise ValueError(f"x must have shape (..., {', '.join(map(str, self._input_shape))}), got {array.shape}")
+        shape = (*array.shape[:outer], *self._output_shape)
+        dtype = array.dtype if array.dtype == self.dtype else np.result_type(self.dtype, array.dtype)
         if out is None:
             out = np.empty(shape, dtype)
         else:
             _check_out(out, shape, dtype)
-        count = prod(batch)
-        direct = out.flags.c_contiguous and not self._conjugated and not np.may_share_memory(out, array)
         if dtype.kind == "c" and self.dtype.kind != "c":  # a real operator on the parts of a complex array
             real = dtype.type(0).real.dtype
-            parts = np.empty((2, *array.shape), real)
-            parts[0], parts[1] = array.real, array.imag
-            results = self._multiply(parts.reshape(2 * count, *self.input_shape), real).reshape(2, *shape)
-            out.real, out.imag = results
-        elif direct:
-            self._multiply(array.reshape(count, *self.input_shape), dtype, out.reshape(count, *self.output_shape))
+            out.real, out.imag = self._multiply(np.stack([array.real, array.imag]), real)
+        elif self._conjugated:
+            np.conjugate(self._multiply(array.conj(), dtype), out=out)
+        elif out.flags.c_contiguous and not np.may_share_memory(out, array):
+            self._multiply(array, dtype, out)
         else:
-            array = array.conj() if self._conjugated else array
-            result = self._multiply(array.reshape(count, *self.input_shape), dtype).reshape(shape)
-            np.conjugate(result, out=out) if self._conjugated else np.copyto(out, result)
+            out[...] = self._multiply(array, dtype)
         return out
 
     def _multiply(self, x: Array, dtype: np.dtype[Any], out: Array | None = None) -> Array:
-        """Return the product of arrays (B, *input_shape) in a dtype that the kernel can be cast to."""
+        """Return the product of arrays (..., *input_shape) in a dtype that the kernel can be cast to."""
+        batch = x.shape[: x.ndim - len(self._input_shape)]
         if out is None:
-            out = np.empty((len(x), *self.output_shape), dtype)
+            out = np.empty((*batch, *self._output_shape), dtype)
         x = np.ascontiguousarray(x, dtype)
-        if not self.geometry.has_channels:
-            self._products.multiply(self._transposed, x[:, None], out[:, None])
-        else:
-            self._products.multiply(self._transposed, x, out)
+        channels = () if self.geometry.has_channels else (1,)
+        count = prod(batch)
+        self._products.multiply(
+            self._transposed,
+            x.reshape(count, *channels, *self._input_shape),
+            out.reshape(count, *channels, *self._output_shape),
+        )
         return out
 
     def _matvec(self, x: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from convmat.engines import ENGINES, Cost, Machine
 from convmat.geometry import ConvolutionGeometry
 
-_PRODUCTS = 30  # an operator is expected to be applied about this often, so that is what setup is shared by
+_PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
 
 
 @dataclass(frozen=True, slots=True)

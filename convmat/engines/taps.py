@@ -45,7 +45,7 @@ class TapsEngine:
         if dtype.char not in "fdFD":
             return f"it computes float32, float64, complex64 and complex128, got {dtype}"
         if not _has_numba():
-            return "numba is not installed; pip install \"convmat[fast]\""
+            return 'numba is not installed; pip install "convmat[fast]"'
         return None
 
     def estimate(
