@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextvars import copy_context
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,9 +45,8 @@ class MatrixRows:
         self._group_size = kernel.shape[1]
         self.rows = (len(self.kernel), *(axis.rows(transposed) for axis in axes))
         columns = [axis.rows(not transposed) for axis in axes]
-        self._steps = [
-            prod(columns[i:]) for i in range(len(axes) + 1)
-        ]  # columns between channels, then between positions
+        # Columns between channels, then between positions of each axis.
+        self._steps = [prod(columns[i:]) for i in range(len(axes) + 1)]
         self.shape = (prod(self.rows), self.kernel.shape[1] * groups * self._steps[0])
         self._axes, self._transposed = axes, transposed
         self._known: dict[tuple[int, Span], list[Run]] = {}
@@ -85,9 +83,7 @@ class MatrixRows:
                 first, begin = first + rows, end
 
         pieces = min(workers, data.size // _SERIAL, stop - start)
-        line = (
-            self.rows[-1] if self.rows[-1] * 4 * pieces <= stop - start else 1
-        )  # cut at whole lines if lines are short
+        line = self.rows[-1] if self.rows[-1] * 4 * pieces <= stop - start else 1  # whole lines if they are short
         cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
         blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
         if data.size < _TABLE:
@@ -113,28 +109,31 @@ class MatrixRows:
         """Write the rows of a box into contiguous arrays; `begin` is the number of entries before it."""
         (first, last), *spans = box
         kernel, integer = self.kernel[first:last], indices.dtype.type
-        columns = np.arange(kernel.shape[1], dtype=indices.dtype) * integer(self._steps[0])
-        base = np.arange(first, last, dtype=indices.dtype) // integer(self._group_size)
-        base *= integer(kernel.shape[1] * self._steps[0])
-        target = _Entries(data.reshape(len(kernel), -1), indices.reshape(len(kernel), -1))
+        between = self._steps[0]  # columns between channels
+        columns = np.arange(0, kernel.shape[1] * between, between, dtype=indices.dtype)
+        base = np.arange(first, last, dtype=indices.dtype)[:, None] // integer(self._group_size)
+        base *= integer(kernel.shape[1] * between)
+        target = _Entries(data.reshape(len(kernel), -1), indices.reshape(len(kernel), -1), base)
         ends = ends.reshape(len(kernel), -1)
         if self._small(spans, kernel[0].size):
-            size = kernel.shape[1] * self._steps[0]
+            size = kernel.shape[1] * between
             wide = np.dtype(np.int64) if size * len(spans) > np.iinfo(indices.dtype).max else indices.dtype
             axes = zip(self._axes, spans, strict=True)
             tables = [axis.table(self._transposed, *span, wide) for axis, span in axes]
             if self._transposed:
                 kernel = flip_spatial(kernel, len(spans))
-            lengths = _write_tables(tables, self._steps[1:], kernel, columns.astype(wide), base, size, target)
-            ends[0] = np.cumsum(lengths)
-            starts = np.arange(len(kernel), dtype=ends.dtype) * integer(target.data.shape[1]) + integer(begin)
-            np.add(ends[0], starts[:, None], out=ends)
+            lengths = _write_tables(tables, self._steps[1:], kernel, columns.astype(wide, copy=False), size, target)
+            np.cumsum(lengths, out=ends[0])
+            ends[1:] = ends[0]
+            if len(kernel) > 1 or begin:
+                ends += (np.arange(len(kernel), dtype=ends.dtype) * integer(target.data.shape[1]) + integer(begin))[
+                    :, None
+                ]
         else:
             runs = [self._runs(i, span) for i, span in enumerate(spans)]
             _write_ends(runs, kernel.shape[1], begin, ends)
             if data.size:
-                writer = _Writer(runs, self._steps[1:], target.data.shape[1])
-                writer.write(target, 0, kernel, columns, _Place(0, base))
+                _Writer(runs, self._steps[1:], target).write(target, 0, kernel, columns, _Place())
 
     def _small(self, spans: list[Span], taps: int) -> bool:
         """Tell whether a box has so few nonzeros, or so many products of runs, that a table of all taps is cheaper."""
@@ -149,7 +148,6 @@ def _write_tables(
     steps: list[int],
     kernel: Array,
     columns: Array,
-    base: Array,
     size: int,
     target: _Entries,
 ) -> Array:
@@ -169,13 +167,13 @@ def _write_tables(
     position = position.T  # (rows, taps)
     if complete:
         target.data.reshape(len(kernel), *position.shape)[...] = kernel
-        np.add(base[:, None, None], position, out=target.indices.reshape(len(kernel), *position.shape))
+        np.add(target.base[..., None], position, out=target.indices.reshape(len(kernel), *position.shape))
         return lengths
     data = np.broadcast_to(kernel, (len(kernel), *position.shape)).reshape(len(kernel), -1)
     flat: Array = position.ravel()
     cells = np.flatnonzero(flat >= 0)
     data.take(cells, axis=1, out=target.data, mode="clip")
-    np.add(base[:, None], flat.take(cells), out=target.indices)
+    np.add(target.base, flat.take(cells), out=target.indices)
     return lengths
 
 
@@ -236,27 +234,25 @@ def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> 
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
+class _Entries(NamedTuple):
     """Data and indices of consecutive rows, the same rows for several row channels."""
 
     data: Array  # (channels, entries)
     indices: Array  # (channels, entries), or (1, entries) in a pattern
+    base: Array  # (channels, 1) or (1, 1): what is added to the columns
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a pattern is written: the first entry, what is added to its columns, and how both repeat."""
 
-    entry: int
-    column: Array  # (channels,)
+    entry: int = 0
+    column: int = 0
     counts: tuple[int, ...] = ()
     entry_steps: tuple[int, ...] = ()
     column_steps: tuple[int, ...] = ()
 
     def moved(self, entry: int, column: int = 0) -> _Place:
-        shifted = self.column + self.column.dtype.type(column) if column else self.column
-        return _Place(self.entry + entry, shifted, self.counts, self.entry_steps, self.column_steps)
+        return _Place(self.entry + entry, self.column + column, self.counts, self.entry_steps, self.column_steps)
 
     def repeated(self, count: int, entry: int, column: int) -> _Place:
         if count == 1:
@@ -265,94 +261,97 @@ class _Place:
         return _Place(self.entry, self.column, counts, entries, columns)
 
 
+class _Part(NamedTuple):
+    """A run of one axis, with what the writer needs of it."""
+
+    run: Run
+    entries: int  # of a period
+    before: int  # entries of the runs before it
+    rows: list[tuple[Row, Array]]  # of a period, with their columns in the matrix
+    shift: int  # of the columns in the matrix, by a period
+
+
 class _Writer:
     """Writes the product of the rows of all axes, axis by axis: every run of an axis times all of the axes after it."""
 
-    def __init__(self, runs: list[list[Run]], steps: list[int], size: int) -> None:
-        self._steps = steps
+    def __init__(self, runs: list[list[Run]], steps: list[int], target: _Entries) -> None:
         self.tail = [1]  # entries of all axes from one on, for one entry of the axes before it
-        self.runs: list[list[tuple[Run, int]]] = []
-        for axis in reversed(runs):
-            sized = [(run, run.entries) for run in axis]
-            self.tail.insert(0, self.tail[0] * sum(run.count * entries for run, entries in sized))
-            self.runs.insert(0, sized)
+        self.parts: list[list[_Part]] = []
+        for axis, step in zip(reversed(runs), reversed(steps), strict=True):
+            parts, before = [], 0
+            for run in axis:
+                rows = [(row, _columns(row, step, target.indices.dtype)) for row in run.rows if len(row.columns)]
+                part = _Part(run, run.entries, before, rows, run.shift * step)
+                before += run.count * part.entries
+                parts.append(part)
+            # Largest first: memory is then touched for the first time, and in order, by the run that fills most of it.
+            self.parts.insert(0, sorted((part for part in parts if part.rows), key=lambda part: -part.run.count))
+            self.tail.insert(0, self.tail[0] * before)
         # Patterns must take no memory to speak of.
+        size = target.data.shape[1]
         self.block, self.line = min(_BLOCK, size // 8), min(_LINE, size // 8)
 
     def write(
         self, target: _Entries, axis: int, kernel: Array, columns: Array, place: _Place, plain: bool = False
     ) -> None:
         """Write all rows of the axes from `axis` on, for the entries (kernel values and columns) of the axes before it."""
-        if axis == len(self.runs):
-            _repeat(_Entries(kernel.reshape(len(kernel), columns.size), columns[None]), target, place)
+        if axis == len(self.parts):
+            _repeat(kernel.reshape(len(kernel), columns.size), columns, target, place)
             return
         width = columns.size * self.tail[axis + 1]
-        parts, entry = [], 0
-        for run, entries in self.runs[axis]:
-            parts.append((run, entries * width, entry))
-            entry += run.count * entries * width
-        # Largest first: memory is then touched for the first time, and in order, by the run that fills most of it.
-        for run, size, entry in sorted(parts, key=lambda part: -part[0].count):
-            if not size:
-                continue
-            here = place.moved(entry) if entry else place
-            fit = 0 if plain else min(run.count, self.block // size)
-            if not fit and not plain and axis + 1 < len(self.runs) and size <= self.line:
-                fit = 1
-            worth = run.count * size * prod(place.counts) > max(_WORTH, fit * size)
-            if worth and fit * run.period * self.tail[axis + 1] > 1:
-                self.write_blocks(target, axis, run, fit, size, kernel, columns, here)
+        for part in self.parts[axis]:
+            count, size = part.run.count, part.entries * width
+            here = place.moved(part.before * width)
+            fit = 0
+            if not plain:
+                fit = min(count, self.block // size) or int(axis + 1 < len(self.parts) and size <= self.line)
+            worth = count * size * prod(place.counts) > max(_WORTH, fit * size)
+            if worth and fit * part.run.period * self.tail[axis + 1] > 1:
+                self.write_blocks(target, axis, part, fit, size, kernel, columns, here)
             else:
-                self.write_periods(target, axis, run, run.count, size, kernel, columns, here, plain)
+                here = here.repeated(count, size, part.shift)
+                self.write_period(target, axis, part, kernel, columns, here, plain)
 
-    def write_periods(
+    def write_period(
+        self, target: _Entries, axis: int, part: _Part, kernel: Array, columns: Array, place: _Place, plain: bool
+    ) -> None:
+        """Write a run by the rows of its period, each of which repeats as `place` says."""
+        for row, own in part.rows:
+            joined = (columns[:, None] + own).ravel()
+            self.write(target, axis + 1, _restrict(kernel, axis + 2, row), joined, place, plain)
+            place = place.moved(joined.size * self.tail[axis + 1])
+
+    def write_blocks(
         self,
         target: _Entries,
         axis: int,
-        run: Run,
-        count: int,
+        part: _Part,
+        fit: int,
         size: int,
         kernel: Array,
         columns: Array,
         place: _Place,
-        plain: bool,
-    ) -> None:
-        """Write a run by the rows of its period, each of which repeats at a constant distance."""
-        step, tail = self._steps[axis], self.tail[axis + 1]
-        place = place.repeated(count, size, run.shift * step)
-        for row in run.rows:
-            own = _columns(row, columns.dtype)
-            if step != 1:
-                own = own * columns.dtype.type(step)
-            joined = (columns[:, None] + own).ravel()
-            if joined.size:
-                self.write(target, axis + 1, _restrict(kernel, axis + 2, row), joined, place, plain)
-                place = place.moved(joined.size * tail)
-
-    def write_blocks(
-        self, target: _Entries, axis: int, run: Run, fit: int, size: int, kernel: Array, columns: Array, place: _Place
     ) -> None:
         """Write a run by a pattern of `fit` periods, and what is left by the beginning of that pattern."""
-        data = np.empty((len(kernel), fit * size), kernel.dtype)
-        indices = np.empty((1, fit * size), columns.dtype)
-        self.write_periods(
-            _Entries(data, indices), axis, run, fit, size, kernel, columns, _Place(0, np.zeros(1, columns.dtype)), True
-        )
-        whole, rest = divmod(run.count, fit)
-        shift = run.shift * self._steps[axis]
-        _repeat(_Entries(data, indices), target, place.repeated(whole, fit * size, fit * shift))
+        block, shift = fit * size, fit * part.shift
+        data, indices = np.empty((len(kernel), block), kernel.dtype), np.empty((1, block), columns.dtype)
+        pattern = _Entries(data, indices, np.zeros((1, 1), columns.dtype))
+        self.write_period(pattern, axis, part, kernel, columns, _Place().repeated(fit, size, part.shift), True)
+        whole, rest = divmod(part.run.count, fit)
+        _repeat(data, indices[0], target, place.repeated(whole, block, shift))
         if rest:
-            place = place.moved(whole * fit * size, whole * fit * shift)
-            _repeat(_Entries(data[:, : rest * size], indices[:, : rest * size]), target, place)
+            end = rest * size
+            _repeat(data[:, :end], indices[0, :end], target, place.moved(whole * block, whole * shift))
 
 
-def _columns(row: Row, dtype: np.dtype[Any]) -> Array:
-    """Return the columns of a row as an array."""
-    if isinstance(row.columns, range):
-        first, last, step = row.columns.start, row.columns.stop, row.columns.step
-        columns: Array = np.arange(first, last, step, dtype=dtype)
+def _columns(row: Row, step: int, dtype: np.dtype[Any]) -> Array:
+    """Return the columns of a row, `step` apart in the matrix."""
+    own = row.columns
+    if isinstance(own, range):
+        columns: Array = np.arange(own.start * step, own.stop * step, own.step * step, dtype=dtype)
         return columns
-    return row.columns.astype(dtype)
+    listed: Array = own.astype(dtype) * dtype.type(step)
+    return listed
 
 
 def _restrict(kernel: Array, axis: int, row: Row) -> Array:
@@ -363,19 +362,20 @@ def _restrict(kernel: Array, axis: int, row: Row) -> Array:
     return np.add.reduceat(values, row.starts, axis, dtype=kernel.dtype)
 
 
-def _repeat(pattern: _Entries, target: _Entries, place: _Place) -> None:
-    """Write a pattern at every place, each with its own constant added to the columns."""
-    size, columns = pattern.data.shape[1], place.column
+def _repeat(data: Array, indices: Array, target: _Entries, place: _Place) -> None:
+    """Write data (channels, entries) and indices (entries) at every place, a constant added to the columns of each."""
+    size, base = len(indices), target.base
+    if place.column:
+        base = base + base.dtype.type(place.column)
     if not place.counts:
         span = slice(place.entry, place.entry + size)
-        target.data[:, span] = pattern.data
-        np.add(columns[:, None], pattern.indices, out=target.indices[:, span])
+        target.data[:, span] = data
+        np.add(base, indices, out=target.indices[:, span])
         return
     for count, step in zip(place.counts, place.column_steps, strict=True):
-        columns = columns[..., None] + np.arange(0, count * step, step, dtype=columns.dtype)
-    data = _window(target.data, place, size)
-    data[...] = pattern.data.reshape(-1, *(1,) * len(place.counts), size)
-    np.add(columns[..., None], pattern.indices[0], out=_window(target.indices, place, size))
+        base = base[..., None, :] + np.arange(0, count * step, step, dtype=base.dtype)[:, None]
+    _window(target.data, place, size)[...] = data.reshape(-1, *(1,) * len(place.counts), size)
+    np.add(base, indices, out=_window(target.indices, place, size))
 
 
 def _window(array: Array, place: _Place, size: int) -> Array:
