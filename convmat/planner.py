@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from convmat.engines import ENGINES, Cost, Machine
+from convmat.engines import ENGINES, Cost, Engine, Machine
 from convmat.geometry import ConvolutionGeometry
 
 _PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
@@ -61,7 +62,12 @@ class Explanation:
 
 
 def plan(
-    geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    geometry: ConvolutionGeometry,
+    dtype: np.dtype[Any],
+    batch: int,
+    transposed: bool,
+    machine: Machine,
+    engines: Mapping[str, Engine] = ENGINES,
 ) -> tuple[Estimate, ...]:
     """Estimate every engine, and choose the one whose product and share of the setup take least.
 
@@ -77,15 +83,29 @@ def plan(
         Whether the product is with Wᵀ.
     machine : Machine
         What to count with.
+    engines : mapping of str to Engine
+        What there is to choose from.
 
     Returns
     -------
     tuple of Estimate
         One for each engine, exactly one of them chosen.
+
+    Examples
+    --------
+    A kernel as large as this is cheaper through its spectrum:
+
+    >>> import numpy as np
+    >>> from convmat import ConvolutionGeometry
+    >>> from convmat.engines import ENGINES, Machine
+    >>> geometry = ConvolutionGeometry((63, 63), (512, 512), padding="same")
+    >>> estimates = plan(geometry, np.dtype("float64"), 1, False, Machine(workers=2, loading=0))
+    >>> [estimate.engine for estimate in estimates if estimate.chosen]
+    ['fft']
     """
     costs: dict[str, Cost] = {}
     refusals: dict[str, str] = {}
-    for name, engine in ENGINES.items():
+    for name, engine in engines.items():
         own = geometry if geometry.padding_mode in engine.pads else geometry.padded
         refusal = engine.refuses(own, dtype)
         if refusal is None:
@@ -93,14 +113,14 @@ def plan(
         else:
             refusals[name] = refusal
     totals = {name: cost.seconds + cost.setup / _PRODUCTS for name, cost in costs.items()}
-    best = min((name for name in totals if ENGINES[name].automatic), key=totals.__getitem__)
+    best = min((name for name in totals if engines[name].automatic), key=totals.__getitem__)
     estimates = []
-    for name in ENGINES:
+    for name in engines:
         if name in refusals:
             reason = refusals[name]
         elif name == best:
             reason = "chosen"
-        elif not ENGINES[name].automatic:
+        elif not engines[name].automatic:
             reason = "by name only"
         else:
             reason = f"{totals[name] / totals[best]:.1f} × the time of {best}, setup shared by {_PRODUCTS} products"

@@ -1,8 +1,10 @@
 """The benchmarks: their modules import without doing anything, and what they compare with builds the same matrices."""
 
+import json
 import pkgutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,14 @@ import benchmarks
 from benchmarks import cases
 from benchmarks.build import main
 from benchmarks.cases import Case
-from benchmarks.peers import PEERS, coo_assembly, filler, kron_sum
+from benchmarks.contest import QUICK, Contest, Single, foresee, geometric_mean, run_alone
+from benchmarks.figure import draw
+from benchmarks.libraries import LIBRARIES
+from benchmarks.peers import PEERS, check_agreement, coo_assembly, filler, kron_sum
+from benchmarks.peers import main as compare
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere, interleave, ratio
+from benchmarks.workloads import WORKLOADS, Product, Workload, products
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 
@@ -134,3 +141,173 @@ def test_unknown_table_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--only", "nothing"])
     assert "invalid choice: 'nothing'" in capsys.readouterr().err
+
+
+# Products, at sizes that take no time: what the libraries are compared on, and what only some can do.
+SMALL_WORKLOADS = (
+    Workload("signal", (3,), (9,), {"padding": "same"}),
+    Workload("image", (3, 5), (9, 8), {"padding": "same"}),
+    Workload("channels", (4, 3, 3, 5), (3, 9, 8), {"padding": "same"}),
+    Workload("groups", (4, 3, 3, 5), (6, 9, 8), {"padding": "same", "groups": 2}),
+    Workload("depthwise", (4, 1, 3, 5), (4, 9, 8), {"padding": "same", "groups": 4}),
+    Workload("volume", (2, 3, 3, 3, 3), (3, 5, 6, 7), {"padding": "same"}),
+    Workload("stride", (4, 3, 7, 7), (3, 22, 22), {"stride": 2, "padding": 3}),
+    Workload("point", (4, 3, 1, 1), (3, 5, 5)),
+    Workload("transposed", (4, 3, 4, 4), (4, 7, 7), {"stride": 2, "padding": 1}, transposed=True),
+    Workload("dilation", (4, 3, 3, 3), (3, 9, 9), {"padding": "same", "dilation": 2}),
+    Workload("even", (4,), (9,), {"padding": "same"}),
+)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
+@pytest.mark.parametrize("workload", SMALL_WORKLOADS, ids=lambda workload: workload.name)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_libraries_compute_the_same_products(library, workload):
+    if not library.installed:
+        pytest.skip(f"{library.package} is not installed")
+    for product in products([workload], batches=(1, 2)):
+        call = library.prepare(product)
+        if call is None:
+            continue
+        operator = workload.operator(product.dtype)
+        ours = (operator.T if product.adjoint else operator).apply(product.x)
+        assert ours.shape == product.output_shape
+        check_agreement(product, library.name, call(), ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "able"),
+    [
+        ("torch", "signal image channels groups depthwise volume stride point transposed dilation"),
+        ("oaconvolve", "signal image channels groups depthwise volume point"),
+        ("fftconvolve", "signal image channels groups depthwise volume point"),
+        ("correlate", "signal image"),
+        ("ndimage", "signal image channels groups depthwise volume point"),
+        ("PyLops", "signal image"),
+        ("SigPy", "signal image channels volume stride point transposed even"),
+    ],
+)
+def test_libraries_are_asked_for_what_they_can_do(name, able):
+    (library,) = (library for library in LIBRARIES if library.name == name)
+    if not library.installed:
+        pytest.skip(f"{library.package} is not installed")
+    prepared = [w.name for w in SMALL_WORKLOADS if library.prepare(Product(w, "float64", False, 1)) is not None]
+    assert prepared == able.split()
+
+
+def test_a_result_that_differs_is_an_error():
+    product = Product(SMALL_WORKLOADS[0], "float64", False, 1)
+    ours = np.ones((1, 9))
+    check_agreement(product, "other", ours + 1e-11, ours)
+    with pytest.raises(RuntimeError, match="signal forward float64 ×1: other and convmat differ by 1e-09"):
+        check_agreement(product, "other", ours + 1e-9, ours)
+    with pytest.raises(RuntimeError, match="differ by nan"):
+        check_agreement(product, "other", ours * np.nan, ours)
+    with pytest.raises(RuntimeError, match=r"returns \(1, 9\) float32"):
+        check_agreement(product, "other", ours.astype("float32"), ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "output_shape"),
+    [
+        ("image-31", (1024, 1024), (1024, 1024)),
+        ("stem", (3, 224, 224), (64, 112, 112)),
+        ("pointwise", (96, 40, 40), (96, 40, 40)),
+        ("up", (128, 32, 32), (64, 64, 64)),
+        ("audio-stft", (1, 48_000), (258, 374)),
+        ("volume-c", (8, 48, 48, 48), (8, 48, 48, 48)),
+    ],
+)
+def test_workloads_have_their_shapes(name, input_shape, output_shape):
+    (workload,) = (workload for workload in WORKLOADS if workload.name == name)
+    forward, adjoint = (Product(workload, "float32", adjoint, 8) for adjoint in (False, True))
+    assert (forward.x.shape, forward.output_shape) == ((8, *input_shape), (8, *output_shape))
+    assert (adjoint.x.shape, adjoint.output_shape) == ((8, *output_shape), (8, *input_shape))
+
+
+def test_there_are_fifteen_workloads_with_names_of_their_own():
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS) == 15
+
+
+def test_slow_calls_run_once():
+    calls = []
+    assert run_alone(lambda: calls.append(1), -1)[1].mark == "*"
+    assert len(calls) == 1
+    assert run_alone(lambda: calls.append(1), 1.0)[1].mark == ""
+    assert len(calls) > 2
+
+
+@pytest.mark.parametrize(
+    ("alone", "batch", "expected"),
+    [
+        ({"a": 1.0, "b": 1.1}, 8, Single(8.0, "~")),  # too slow
+        ({"a": 0.05, "b": 0.001}, 8, Single(0.4, "~")),  # not so slow, but far behind
+        ({"a": 0.05, "b": 0.02}, 8, None),
+        ({"a": 1.0, "b": 1.1}, 1, None),
+        ({"b": 1.0}, 8, None),
+    ],
+)
+def test_what_need_not_be_timed(alone, batch, expected):
+    assert foresee(alone, "a", batch, patience=5.0) == expected
+
+
+def test_contest_is_between_the_reference_and_those_near_the_front():
+    contest = Contest("ours")
+    for name, seconds, mark in [
+        ("ours", 9.0, ""),
+        ("a", 1.0, ""),
+        ("b", 1.5, ""),
+        ("far", 5.0, ""),
+        ("slow", 7.0, "*"),
+    ]:
+        contest.add(name, lambda: None, Single(seconds, mark))
+    contest.run(QUICK)
+    assert set(contest.times) == {"ours", "a", "b"}
+    assert contest.fastest() in {"a", "b"}
+    assert contest.ratio("slow") == 7.0 / contest.seconds("ours")
+
+
+def test_geometric_mean():
+    assert geometric_mean([0.5, 8.0]) == pytest.approx(2.0)
+
+
+@pytest.fixture
+def small_workloads(monkeypatch):
+    monkeypatch.setattr("benchmarks.peers.WORKLOADS", SMALL_WORKLOADS[:2])
+    monkeypatch.setattr("benchmarks.peers.QUICK", replace(QUICK, budget=0.0, rounds=(1, 1)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("options", "section", "count"), [([], "float64", 4), (["--regret"], "regret", 8), (["--memory"], "memory", 8)]
+)
+def test_comparison_of_products_runs(small_workloads, options, section, count, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    assert compare(["--quick", "--json", str(path), *options]) == 0
+    assert "limits met" in capsys.readouterr().out.splitlines()[-1]
+    assert len(json.loads(path.read_text(encoding="utf-8"))["rows"][section]) == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cases", "nothing"], "invalid choice: 'nothing'"),
+        (["--engine", "nothing"], "invalid choice: 'nothing'"),
+        (["--regret", "--memory"], "not allowed with"),
+        (["--regret", "--figure", "a.png"], "leave out --regret and --memory"),
+    ],
+)
+def test_unknown_comparisons_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        compare(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"case": p.workload.name, "direction": p.direction, "dtype": p.dtype, "batch": p.batch, "ratio": 0.7 + p.batch}
+        for p in products(SMALL_WORKLOADS)
+    ]
+    draw(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

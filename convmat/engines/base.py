@@ -34,6 +34,10 @@ class Machine:
         Floating-point operations per second of one thread in elementwise products.
     call : float
         Seconds that one NumPy call on a small array takes.
+    loading : float or None
+        Seconds until compiled code can be called; None means as it stands in this process.
+    cache : float
+        Bytes that stay in a cache between products, where they move four times as fast.
     """
 
     workers: int = 1
@@ -42,6 +46,12 @@ class Machine:
     fft: float = 5e9
     stream: float = 3e9
     call: float = 1.5e-6
+    loading: float | None = None
+    cache: float = 4e6
+
+    def moving(self, nbytes: float) -> float:
+        """Return the seconds that one thread takes to move so many bytes."""
+        return nbytes / self.bandwidth / (4 if nbytes < self.cache else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,10 @@ class CSREngine:
     ) -> Cost:
         """Count one pass over the matrix for each product, and one of writing it before the first."""
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
-        # One thread takes about 1 ns for a nonzero, and less for each further column.
-        entries = geometry.nnz * (1 + 0.5 * (batch - 1)) * 1e-9 / machine.workers
-        seconds = max(entries, (matrix + vectors) / (machine.bandwidth * min(machine.workers, 2))) + 6 * machine.call
+        # One thread takes about 1 ns for a nonzero, and as much again for every 6 bytes of further columns.
+        entries = geometry.nnz * (1 + dtype.itemsize / 6 * (batch - 1)) * 1e-9
+        workers = machine.workers if geometry.nnz > _SERIAL else 1
+        seconds = max(entries, (matrix + vectors) / machine.bandwidth) / workers + 4 * machine.call
         return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, matrix)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:

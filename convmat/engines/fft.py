@@ -53,7 +53,7 @@ class FFTEngine:
         spectra = pairs * size * real * complex_size
         rate = machine.fft * 8 / np.finfo(dtype).dtype.itemsize
         seconds = count * (transforms / rate + products / machine.stream) / min(machine.workers, max(count, 1))
-        seconds += count * 40 * machine.call
+        seconds += count * 25 * machine.call
         return Cost(count * (transforms + products), moved, seconds, transforms * pairs / planes / rate, spectra)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:

@@ -63,6 +63,42 @@ class Code:
         """Store a vector."""
         self.builder.store(value, self.at(address, offset, self.vector), align=self.itemsize)
 
+    def mask(self, low: Any, high: Any) -> Any:
+        """Return which lanes are at least `low` and below `high`, which are int32."""
+        splat = ir.Constant(ir.VectorType(_I32, self.lanes), ir.Undefined)
+        lanes = ir.Constant(splat.type, list(range(self.lanes)))
+        low, high = (
+            self.shuffle(self.builder.insert_element(splat, n, ir.Constant(_I32, 0)), splat, [0] * self.lanes)
+            for n in (low, high)
+        )
+        return self.builder.and_(
+            self.builder.icmp_signed("<=", low, lanes), self.builder.icmp_signed("<", lanes, high)
+        )
+
+    def load_masked(self, mask: Any, address: Any, offset: Any = 0) -> Any:
+        """Load the lanes of a mask, and zeros in the others, whose memory is not touched."""
+        pointer = self.at(address, offset, self.vector)
+        kind = ir.FunctionType(self.vector, (pointer.type, _I32, mask.type, self.vector))
+        return self.builder.call(self._masked("load", kind), (pointer, ir.Constant(_I32, self.itemsize), mask, self.zero()))
+
+    def store_masked(self, mask: Any, value: Any, address: Any, offset: Any = 0) -> None:
+        """Store the lanes of a mask; the memory of the others is not touched."""
+        pointer = self.at(address, offset, self.vector)
+        kind = ir.FunctionType(ir.VoidType(), (self.vector, pointer.type, _I32, mask.type))
+        self.builder.call(self._masked("store", kind), (value, pointer, ir.Constant(_I32, self.itemsize), mask))
+
+    def prefetch(self, address: Any, offset: Any = 0, write: bool = False) -> None:
+        """Begin to load what will be read or written soon; any address will do."""
+        pointer = self.at(address, offset, ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), (pointer.type, _I32, _I32, _I32))
+        function = cast(Any, numba).core.cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, (pointer, *(ir.Constant(_I32, n) for n in (int(write), 3, 1))))
+
+    def _masked(self, verb: str, kind: Any) -> Any:
+        """Return LLVM's own function."""
+        name = f"llvm.masked.{verb}.v{self.lanes}f{8 * self.itemsize}.p0"
+        return cast(Any, numba).core.cgutils.get_or_insert_function(self.builder.module, kind, name)
+
     def zero(self) -> Any:
         """Return a vector of zeros."""
         return ir.Constant(self.vector, [0.0] * self.lanes)

@@ -8,14 +8,10 @@ cached on disk, for the processor they were compiled for.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
 from math import prod
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine
+from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.engines.sweeps import Fit, Sweep, fold, sweeps
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
@@ -30,7 +27,6 @@ from convmat.parallel import run_blocks
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
 _CHUNKS = 4  # calls of the compiled loop for each thread, so that they end at about the same time
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
-_LOADING, _COMPILING = 0.2, 3.0  # seconds until the compiled loops can be called
 
 
 class TapsEngine:
@@ -44,7 +40,7 @@ class TapsEngine:
         """Refuse integers, and everything where numba is missing."""
         if dtype.char not in "fdFD":
             return f"it computes float32, float64, complex64 and complex128, got {dtype}"
-        if not _has_numba():
+        if not has_numba():
             return 'numba is not installed; pip install "convmat[fast]"'
         return None
 
@@ -62,12 +58,14 @@ class TapsEngine:
         positions = prod(geometry.spatial_output)
         lanes = 64 * parts // dtype.itemsize
         rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
+        rows *= 4 if inner == 1 or outer == 1 else 1  # neighbouring outputs of a single channel are rows of a tile
         rate *= min(1, 0.5 + rows / 16) * positions / (-(-positions // lanes) * lanes)
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
-        single = flops / rate + moved / machine.bandwidth
+        single = flops / rate + machine.moving(moved)
         state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
-        seconds = 4 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
-        setup = 1e-3 + state / machine.bandwidth + (0 if _is_loaded() else _LOADING if _is_cached() else _COMPILING)
+        seconds = 5.5 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        loading = seconds_to_load("taploops", "run_tasks") if machine.loading is None else machine.loading
+        setup = 1e-3 + state / machine.bandwidth + loading
         return Cost(flops, moved, seconds, setup, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
@@ -224,27 +222,6 @@ def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:
 def _flops(geometry: ConvolutionGeometry, parts: int) -> float:
     """Return the multiplications and additions of real numbers, those with zeros of the padding included."""
     return 2.0 * parts**2 * prod(geometry.kernel_shape) * prod(geometry.spatial_output)
-
-
-@cache
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
-
-
-def _is_loaded() -> bool:
-    """Whether this process has the compiled loops, for one dtype at least."""
-    import sys
-
-    loops = sys.modules.get("convmat.engines.taploops")
-    return loops is not None and bool(loops.run_tasks.signatures)
-
-
-@cache
-def _is_cached() -> bool:
-    """Whether the loops have been compiled before: numba leaves an index where it found a writable directory."""
-    directory = os.environ.get("NUMBA_CACHE_DIR")
-    places = Path(directory).glob("*") if directory else [Path(__file__).parent / "__pycache__"]
-    return any(any(place.glob("taploops.run_tasks*.nbi")) for place in places)
 
 
 engine = TapsEngine()

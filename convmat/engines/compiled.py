@@ -1,0 +1,35 @@
+"""Whether compiled code can be called, and how long that takes to begin with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+LOADING, COMPILING = (
+    0.2,
+    3.0,
+)  # seconds until compiled loops can be called: from the disk's cache, and at the very first
+
+
+def has_numba() -> bool:
+    """Tell whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+def seconds_to_load(module: str, function: str) -> float:
+    """Return the seconds until a compiled function of a module of this package can be called."""
+    loaded = sys.modules.get(f"convmat.engines.{module}")
+    if loaded is not None and getattr(loaded, function).signatures:
+        return 0.0
+    return LOADING if _is_cached(f"{module}.{function}") else COMPILING
+
+
+@cache
+def _is_cached(name: str) -> bool:
+    """Tell whether a function has been compiled before: numba leaves an index where it finds a writable directory."""
+    directory = os.environ.get("NUMBA_CACHE_DIR")
+    places = Path(directory).glob("*") if directory else [Path(__file__).parent / "__pycache__"]
+    return any(any(place.glob(f"{name}*.nbi")) for place in places)

@@ -1,0 +1,94 @@
+"""The planner as a table: which engine for which product, on a machine of given figures."""
+
+import numpy as np
+import pytest
+
+from convmat import Convolution, ConvolutionGeometry
+from convmat.engines import ENGINES, Cost, Machine
+from convmat.planner import plan
+
+MACHINE = Machine(workers=2, loading=0)
+PLAIN = {name: ENGINES[name] for name in ("gemm", "fft", "csr")}  # what NumPy and SciPy alone can do
+
+# kernel, input, options, dtype, batch, engine without numba
+TABLE = [
+    ((3, 3), (8, 8), {"padding": 1}, "float64", 1, "csr"),
+    ((3, 3), (64, 64), {"padding": 1}, "float64", 1, "csr"),
+    ((31, 31), (1024, 1024), {"padding": "same"}, "float64", 1, "fft"),
+    ((31, 31), (1024, 1024), {"padding": "same"}, "float32", 8, "fft"),
+    ((64, 64, 3, 3), (64, 56, 56), {"padding": 1}, "float64", 1, "gemm"),
+    ((64, 64, 3, 3), (64, 56, 56), {"padding": 1}, "float32", 8, "gemm"),
+    ((256, 256, 3, 3), (256, 14, 14), {"padding": 1}, "float32", 1, "gemm"),
+    ((96, 96, 1, 1), (96, 40, 40), {}, "complex128", 1, "gemm"),
+    ((64, 64, 9), (64, 16000), {"padding": 4}, "float64", 1, "gemm"),
+    ((1001,), (100_000,), {"padding": "same"}, "float64", 1, "fft"),
+    ((3, 3), (64, 64), {"padding": 1}, "int64", 1, "csr"),
+    ((64, 64, 3, 3), (64, 56, 56), {"padding": 1, "padding_mode": "circular"}, "float64", 1, "gemm"),
+]
+
+
+def chosen(*arguments):
+    estimates = plan(*arguments)
+    (one,) = (estimate.engine for estimate in estimates if estimate.chosen)
+    return one
+
+
+@pytest.mark.parametrize(("kernel", "size", "options", "dtype", "batch", "engine"), TABLE)
+def test_choice_without_compiled_code(kernel, size, options, dtype, batch, engine):
+    geometry = ConvolutionGeometry(kernel, size, **options)
+    assert chosen(geometry, np.dtype(dtype), batch, False, MACHINE, PLAIN) == engine
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("kernel", "size", "options", "dtype", "batch", "engine"), TABLE)
+def test_choice_with_compiled_code(kernel, size, options, dtype, batch, engine, transposed):
+    pytest.importorskip("numba")
+    geometry = ConvolutionGeometry(kernel, size, **options)
+    choice = chosen(geometry, np.dtype(dtype), batch, transposed, MACHINE)
+    kept = engine == "fft" or size == (8, 8) or dtype == "int64"
+    assert choice == engine if kept else choice in ("taps", "winograd")
+
+
+def test_compiling_counts_against_small_products():
+    pytest.importorskip("numba")
+    geometry = ConvolutionGeometry((8, 8, 3, 3), (8, 16, 16), padding=1)
+    cold = Machine(workers=2, loading=3.0)
+    assert chosen(geometry, np.dtype("float64"), 1, False, MACHINE) == "taps"
+    assert chosen(geometry, np.dtype("float64"), 1, False, cold) == "gemm"
+    large = ConvolutionGeometry((3, 3), (2048, 2048), padding=1)
+    assert chosen(large, np.dtype("float64"), 1, False, cold) == "taps"
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_estimates_grow_with_the_batch_and_are_pure(name):
+    geometry = ConvolutionGeometry((16, 16, 3, 3), (16, 32, 32), padding=1)
+    own = geometry if "zeros" in ENGINES[name].pads else geometry.padded
+    for dtype in map(np.dtype, ("float32", "float64", "complex64", "complex128")):
+        if ENGINES[name].refuses(own, dtype):
+            continue
+        for transposed in (False, True):
+            costs = [ENGINES[name].estimate(own, dtype, batch, transposed, MACHINE) for batch in (1, 8)]
+            assert costs[0].flops * 8 == pytest.approx(costs[1].flops)
+            assert costs[0].seconds < costs[1].seconds
+            assert costs[0] == ENGINES[name].estimate(own, dtype, 1, transposed, MACHINE)
+            assert all(isinstance(cost, Cost) and min(cost.flops, cost.bytes, cost.seconds) > 0 for cost in costs)
+
+
+def test_auto_plans_each_direction_dtype_and_batch_once():
+    A = Convolution(np.ones((64, 64, 3, 3), "float32"), (64, 20, 20), padding=1)
+    x = np.ones((2, *A.input_shape), "float32")
+    for _ in range(2):
+        A.apply(x[0])
+        A.apply(x)
+        A.T.apply(A.apply(x))
+        A.apply(x.astype("float64"))
+    assert len(A._products._chosen) == 4
+
+
+def test_refusals_say_why():
+    A = Convolution(np.ones((3, 3), int), (5, 5))
+    reasons = {estimate.engine: estimate.reason for estimate in A.explain().estimates}
+    assert "exact" in reasons["fft"]
+    assert "by name only" in str(Convolution(np.ones((3, 3)), (5, 5)).explain()) or "torch" in reasons
+    with pytest.raises(ValueError, match=r"engine='fft'.*not exact for integers, got int64"):
+        Convolution(np.ones((3, 3), int), (5, 5), engine="fft").apply(np.ones((5, 5), int))
