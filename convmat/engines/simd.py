@@ -71,15 +71,15 @@ class Code:
             self.shuffle(self.builder.insert_element(splat, n, ir.Constant(_I32, 0)), splat, [0] * self.lanes)
             for n in (low, high)
         )
-        return self.builder.and_(
-            self.builder.icmp_signed("<=", low, lanes), self.builder.icmp_signed("<", lanes, high)
-        )
+        return self.builder.and_(self.builder.icmp_signed("<=", low, lanes), self.builder.icmp_signed("<", lanes, high))
 
     def load_masked(self, mask: Any, address: Any, offset: Any = 0) -> Any:
         """Load the lanes of a mask, and zeros in the others, whose memory is not touched."""
         pointer = self.at(address, offset, self.vector)
         kind = ir.FunctionType(self.vector, (pointer.type, _I32, mask.type, self.vector))
-        return self.builder.call(self._masked("load", kind), (pointer, ir.Constant(_I32, self.itemsize), mask, self.zero()))
+        return self.builder.call(
+            self._masked("load", kind), (pointer, ir.Constant(_I32, self.itemsize), mask, self.zero())
+        )
 
     def store_masked(self, mask: Any, value: Any, address: Any, offset: Any = 0) -> None:
         """Store the lanes of a mask; the memory of the others is not touched."""

@@ -1,0 +1,104 @@
+"""Interleaved timing: what is compared runs in turn, so that whatever else the machine does hits all of it alike."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping
+from math import ceil
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+Times = dict[str, list[float]]
+
+_TURN = 2e-3  # seconds of a turn at least, far above what the clock and one interruption cost
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    budget: float = 2.0,
+    rounds: tuple[int, int] = (5, 25),
+    warm_up: bool = True,
+) -> Times:
+    """Return the seconds of a call of each candidate, one number for each round.
+
+    Parameters
+    ----------
+    candidates : mapping of str to callable
+        Each runs once in every round, or as often as it takes to fill a turn. The order rotates from round to round:
+        what runs after a candidate that frees much memory is not always the same.
+    budget : float
+        Seconds after which no further round is begun.
+    rounds : (int, int)
+        At least and at most as many, the budget notwithstanding.
+    warm_up : bool
+        Whether each candidate runs before the first round, which also tells how many calls fill a turn. Without, one
+        call is a turn: for what takes seconds and has been called before.
+    """
+    names = list(candidates)
+    calls = {name: _calls(run) if warm_up else 1 for name, run in candidates.items()}
+    times: Times = {name: [] for name in names}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        start = perf_counter()
+        for turn in range(rounds[1]):
+            if turn >= rounds[0] and perf_counter() - start > budget:
+                break
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(_seconds(candidates[name], calls[name]))
+            gc.collect()
+    finally:
+        if collects:
+            gc.enable()
+    return times
+
+
+def ratio(times: Times, name: str, reference: str) -> float:
+    """Return how much longer a candidate takes than another one: the median of the rounds' own ratios.
+
+    Both numbers of a round were taken within moments, so a machine that is slow for some rounds changes neither.
+    """
+    return median(a / b for a, b in zip(times[name], times[reference], strict=True))
+
+
+class Elsewhere:
+    """How many cores other processes kept busy since it was made: with none left, a second thread gains nothing."""
+
+    def __init__(self) -> None:
+        self._start = perf_counter(), self._seconds()
+
+    def cores(self) -> float | None:
+        """Return the average, or None where the system does not tell."""
+        start, before = self._start
+        after = self._seconds()
+        return None if before is None or after is None else max(0.0, (after - before) / (perf_counter() - start))
+
+    @staticmethod
+    def _seconds() -> float | None:
+        """Return the processor time of everything but this process and its children."""
+        path = Path("/proc/stat")
+        if not path.is_file():
+            return None
+        user, nice, system, _, _, *interrupts = map(int, path.read_text().splitlines()[0].split()[1:9])
+        return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
+def _calls(run: Callable[[], object]) -> int:
+    """Return how many calls make a turn, after a first call that warms up."""
+    if _seconds(run, 1) > 10 * _TURN:
+        return 1
+    return ceil(_TURN / max(_seconds(run, 3), 1e-7))
+
+
+def _seconds(run: Callable[[], object], calls: int) -> float:
+    """Return the seconds of one call. The last result is given back to the system after the clock has stopped."""
+    start = perf_counter()
+    for _ in range(calls):
+        result = run()
+    seconds = (perf_counter() - start) / calls
+    del result
+    return seconds
