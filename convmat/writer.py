@@ -23,7 +23,7 @@ from convmat.parallel import run_blocks
 Span = tuple[int, int]
 
 _BLOCK = 3072  # entries of a pattern: its data and indices stay in a 48 KiB first-level cache
-_LINE = 24576  # entries of a pattern that spans whole lines of the axes after it: stays in the second-level cache
+_LINE = 49152  # entries of a pattern that spans whole lines of the axes after it: stays in the second-level cache
 _TABLE = 1 << 17  # cells of a table, at most; more would take memory to speak of
 _TABLE_FOR_RUNS = 4000  # cells of a table that cost as much as writing one product of runs
 _WORTH = 1 << 15  # entries for which writing a pattern first costs less than the short inner loops it saves
@@ -115,7 +115,7 @@ class MatrixRows:
         base *= integer(kernel.shape[1] * between)
         target = _Entries(data.reshape(len(kernel), -1), indices.reshape(len(kernel), -1), base)
         ends = ends.reshape(len(kernel), -1)
-        if self._small(spans, kernel[0].size):
+        if self._small(spans, kernel.size):
             size = kernel.shape[1] * between
             wide = np.dtype(np.int64) if size * len(spans) > np.iinfo(indices.dtype).max else indices.dtype
             axes = zip(self._axes, spans, strict=True)
@@ -135,10 +135,10 @@ class MatrixRows:
             if data.size:
                 _Writer(runs, self._steps[1:], target).write(target, 0, kernel, columns, _Place())
 
-    def _small(self, spans: list[Span], taps: int) -> bool:
+    def _small(self, spans: list[Span], kernel_size: int) -> bool:
         """Tell whether a box has so few nonzeros, or so many products of runs, that a table of all taps is cheaper."""
         pairs = list(zip(self._axes, spans, strict=True))
-        cells = taps * prod(last - first for _, (first, last) in pairs)
+        cells = kernel_size * prod(last - first for _, (first, last) in pairs)
         products = prod(min(last - first, 2 * axis.taps + 1) for axis, (first, last) in pairs)
         return cells <= min(_TABLE, _TABLE_FOR_RUNS * products) and all(axis.mode == "zeros" for axis in self._axes)
 
