@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import reference
 from hypothesis import strategies as st
 
+from convmat import Convolution, ConvolutionGeometry
 from convmat.axis import PADDING_MODES
 from convmat.engines import ENGINES
 
@@ -100,10 +102,16 @@ def assert_close(actual, expected, scale):
         assert np.abs(actual - expected).max() <= TOLERANCE[actual.dtype.char] * max(scale, 1e-30)
 
 
+def convolution_or_skip(*arguments, **options):
+    """Return an operator, or skip the test where its engine refuses: some need a package that is optional."""
+    try:
+        return Convolution(*arguments, **options)
+    except ValueError as refusal:
+        pytest.skip(str(refusal))
+
+
 def engines_for(case, dtype):
     """Return the names of the engines that take a case."""
-    from convmat import ConvolutionGeometry
-
     geometry = ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
     return [
         name

@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from cases import convolution_or_skip, values
 
-from cases import values
-from convmat import Convolution, convolution_matrix
+from convmat import convolution_matrix
 from convmat.engines import ENGINES
 
 CASES = {
@@ -23,10 +23,7 @@ LOCAL = ("csr", "gemm", "taps")  # those in which an input reaches nothing but t
 
 def operator(name, engine, **options):
     kernel, size, geometry = CASES[name]
-    try:
-        return Convolution(values(kernel, "float64"), size, engine=engine, **geometry, **options)
-    except ValueError as refusal:
-        pytest.skip(str(refusal))
+    return convolution_or_skip(values(kernel, "float64"), size, engine=engine, **geometry, **options)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -48,9 +45,8 @@ def test_what_is_not_finite_reaches_its_readers_only(name, engine, bad):
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "torch"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_product_takes_little_memory(engine, transposed):
-    A = Convolution(values((16, 8, 3, 3), "float64"), (8, 300, 300), padding=1, engine=engine, workers=2)
-    if engine == "winograd" and ENGINES[engine].refuses(A.geometry, A.dtype):
-        pytest.skip("numba is not installed")
+    kernel = values((16, 8, 3, 3), "float64")
+    A = convolution_or_skip(kernel, (8, 300, 300), padding=1, engine=engine, workers=2)
     B = A.T if transposed else A
     x = values((2, *B.input_shape), "float64")
     out = B.apply(x)

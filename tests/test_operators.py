@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import DTYPES, assert_close, cases, engines_for, values
+from cases import DTYPES, assert_close, cases, convolution_or_skip, engines_for, values
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import linalg
@@ -90,16 +90,12 @@ def test_transposes_and_conjugates_stay_in_the_family(engine, flip, dtype):
 
 
 def layer(engine):
-    try:
-        return Convolution(values((8, 6, 3, 3), "float64"), (6, 40, 40), padding=1, engine=engine, workers=2)
-    except ValueError as refusal:
-        pytest.skip(str(refusal))
+    kernel = values((8, 6, 3, 3), "float64")
+    return convolution_or_skip(kernel, (6, 40, 40), padding=1, engine=engine, workers=2)
 
 
 def make(engine="auto", flip=False, dtype="float64"):
-    if engine in ENGINES and (refusal := ENGINES[engine].refuses(make().geometry.padded, np.dtype(dtype))):
-        pytest.skip(refusal)
-    return Convolution(values((4, 3, 3, 2), dtype), (3, 7, 6), flip=flip, engine=engine, **FIXED)
+    return convolution_or_skip(values((4, 3, 3, 2), dtype), (3, 7, 6), flip=flip, engine=engine, **FIXED)
 
 
 def test_operators_do_not_keep_each_other_alive_for_ever():
