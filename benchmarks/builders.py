@@ -39,6 +39,7 @@ class Peer:
     covers: Callable[[Case], bool]
     build: Callable[[Case], Any]
     package: str = "scipy"
+    counts: bool = True
 
     @property
     def installed(self) -> bool:
@@ -46,7 +47,26 @@ class Peer:
         return find_spec(self.package) is not None
 
 
-def coo_assembly(case: Case) -> Any:
+def coo_masked(case: Case) -> Any:
+    """Write row, column and value of every tap of every output by broadcasting, keep those inside, and convert."""
+    geometry, kernel = case.geometry, oriented(case)
+    outer, inner, n = geometry.out_channels, geometry.in_channels, len(geometry.axes)
+    shape = (outer, *geometry.spatial_output, inner, *geometry.spatial_kernel)
+    grid = np.ogrid[tuple(map(slice, shape))]
+    outputs, taps = grid[1 : n + 1], grid[n + 2 :]
+    row, column, inside = grid[0], grid[n + 1], np.bool_(True)
+    for axis, output, tap in zip(geometry.axes, outputs, taps, strict=True):
+        source = output * axis.stride - axis.before + tap * axis.dilation
+        inside = inside & (source >= 0) & (source < axis.size)
+        row = row * axis.outputs + output
+        column = column * axis.size + source
+    inside = np.broadcast_to(inside, shape)
+    values = kernel.reshape(outer, *(1,) * n, inner, *geometry.spatial_kernel)
+    parts = [np.broadcast_to(part, shape)[inside] for part in (values, row, column)]
+    return sparse.coo_array((parts[0], (parts[1], parts[2])), shape=geometry.shape).tocsr()
+
+
+def coo_by_axes(case: Case) -> Any:
     """Write rows, columns and values of all nonzeros as outer sums over channels and axes, and convert.
 
     Entries come row by row, columns ascending within a row, so that the conversion finds nothing to sort.
@@ -128,7 +148,8 @@ def _is_image(case: Case, padding: str) -> bool:
 
 
 PEERS = (
-    Peer("COO, vectorised", _is_plain, coo_assembly),
+    Peer("COO, masked", _is_plain, coo_masked),
+    Peer("COO by axes", _is_plain, coo_by_axes, counts=False),
     Peer("sum of kron", _is_plain, kron_sum),
     Peer("sparse_convolution", lambda case: _is_image(case, "full"), sparse_convolution_toeplitz, "sparse_convolution"),
     Peer(

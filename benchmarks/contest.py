@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.timing import Times, interleave, ratio
 
 _NEAR = 1.6  # times the fastest, up to which a single measurement does not decide
+_HOPELESS = 20.0  # times the fastest, from which a call is not repeated
 _FAR = 5.0  # times the fastest, from which a larger batch is not waited for
 
 
@@ -19,7 +20,7 @@ _FAR = 5.0  # times the fastest, from which a larger batch is not waited for
 class Pace:
     """How much a contest may take."""
 
-    budget: float = 0.8  # seconds for the rounds of a contest
+    budget: float = 0.7  # seconds for the rounds of a contest
     rounds: tuple[int, int] = (5, 25)
     patience: float = 5.0  # seconds of a call after which it is not repeated
     room: float = 1e9  # bytes that something may keep to take part
@@ -86,6 +87,11 @@ class Contest:
     def add(self, name: str, call: Callable[[], object], single: Single) -> None:
         """Add a call that has run alone, or been estimated."""
         self.calls[name], self.singles[name] = call, single
+
+    def patience(self, pace: Pace) -> float:
+        """Return the seconds after which a call is not repeated: less where others are much faster."""
+        fastest = min((single.seconds for single in self.singles.values()), default=inf)
+        return min(pace.patience, max(0.3, _HOPELESS * fastest))
 
     def run(self, pace: Pace) -> None:
         """Let the reference and the fastest of the others run in turn, unless these take too long."""

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.builders import PEERS, coo_assembly, filler, kron_sum  # noqa: F401 - benchmarks.build has them from here
 from benchmarks.contest import QUICK, Contest, Pace, foresee, geometric_mean, run_alone
 from benchmarks.figure import draw
 from benchmarks.libraries import LIBRARIES
@@ -91,7 +90,7 @@ def _contest(product: Product, engine: str, alone: dict[str, float], pace: Pace)
             continue
         single = foresee(alone, library.name, product.batch, pace.patience)
         if single is None:
-            result, single = run_alone(call, pace.patience)
+            result, single = run_alone(call, contest.patience(pace))
             check_agreement(product, library.name, result, out)
         contest.add(library.name, call, single)
         if product.batch == 1:
