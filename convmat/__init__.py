@@ -1,7 +1,5 @@
 """Convolution as a sparse matrix."""
 
-from importlib.metadata import version
-
 from convmat import textbook
 from convmat.assembly import convolution_matrix, transposed_convolution_matrix
 from convmat.geometry import ConvolutionGeometry
@@ -15,4 +13,4 @@ __all__ = [
     "textbook",
     "transposed_convolution_matrix",
 ]
-__version__ = version("convmat")
+__version__ = "0.1.0"
