@@ -284,8 +284,8 @@ class Convolution(_ConvolutionOperator):
         As in `convolution_matrix`.
     engine : str
         How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
-        the matrix, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone, ``"fft"`` multiplies spectra,
-        ``"torch"`` hands the work to PyTorch.
+        the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"gemm"`` multiplies gathered
+        inputs by the kernel with NumPy alone, ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
 

@@ -162,7 +162,6 @@ SMALL_WORKLOADS = (
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 @pytest.mark.parametrize("workload", SMALL_WORKLOADS, ids=lambda workload: workload.name)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_libraries_compute_the_same_products(library, workload):
     if not library.installed:
         pytest.skip(f"{library.package} is not installed")
@@ -278,7 +277,6 @@ def small_workloads(monkeypatch):
     monkeypatch.setattr("benchmarks.peers.QUICK", replace(QUICK, budget=0.0, rounds=(1, 1)))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("options", "section", "count"), [([], "float64", 4), (["--regret"], "regret", 8), (["--memory"], "memory", 8)]
 )

@@ -17,6 +17,7 @@ from scipy.sparse import linalg
 from convmat import Convolution, TransposedConvolution
 from convmat.engines import ENGINES
 
+GENERAL = [name for name in ENGINES if name != "winograd"]  # which takes kernels of 3 × 3 alone
 FIXED = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 2), "padding_mode": "reflect"}
 
 
@@ -67,7 +68,7 @@ def test_adjoint(case, dtype, transposed):
         np.testing.assert_array_equal(A.H @ y, (A.T @ y.conj()).conj())
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_transposes_and_conjugates_stay_in_the_family(engine, flip, dtype):
@@ -90,8 +91,8 @@ def test_transposes_and_conjugates_stay_in_the_family(engine, flip, dtype):
 
 
 def layer(engine):
-    kernel = values((8, 6, 3, 3), "float64")
-    return convolution_or_skip(kernel, (6, 40, 40), padding=1, engine=engine, workers=2)
+    kernel = values((8, 8, 3, 3), "float64")
+    return convolution_or_skip(kernel, (8, 40, 40), padding=1, engine=engine, workers=2)
 
 
 def make(engine="auto", flip=False, dtype="float64"):
@@ -116,7 +117,7 @@ def test_the_transpose_outlives_the_operator():
     np.testing.assert_allclose(A_T.T.toarray(), A_T.toarray().T)
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_scipy_products(engine):
     A = make(engine)
     W = A.toarray()
@@ -134,7 +135,7 @@ def test_scipy_products(engine):
     np.testing.assert_allclose((A.H @ A).H @ v, W.T @ (W @ v))
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_scipy_solvers(engine):
     A = make(engine)
     W = A.toarray()
@@ -160,7 +161,7 @@ def test_pylops_dottest():
         assert pylops.utils.dottest(A, *A.shape, complexflag=3 if dtype == "complex128" else 0)
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 @pytest.mark.parametrize("kind", ["T", "conj", "plain"])
 def test_pickle_and_copy(engine, kind):
     A = make(engine, flip=True, dtype="complex128")
@@ -175,7 +176,7 @@ def test_pickle_and_copy(engine, kind):
     assert len(pickle.dumps(A)) < 5000
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_with_kernel(engine):
     A = make(engine)
     kernel = values(A.kernel.shape, "float64", 9)
@@ -238,7 +239,7 @@ def test_products_in_a_forked_child(engine):
         child.join()
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_inputs_of_any_layout(engine):
     A = make(engine)
     x = values((2, *A.input_shape), "float64")

@@ -51,7 +51,7 @@ def test_choice_with_compiled_code(kernel, size, options, dtype, batch, engine, 
 
 def test_compiling_counts_against_small_products():
     pytest.importorskip("numba")
-    geometry = ConvolutionGeometry((8, 8, 3, 3), (8, 16, 16), padding=1)
+    geometry = ConvolutionGeometry((4, 4, 3, 3), (4, 24, 24), padding=1)
     cold = Machine(workers=2, loading=3.0)
     assert chosen(geometry, np.dtype("float64"), 1, False, MACHINE) == "taps"
     assert chosen(geometry, np.dtype("float64"), 1, False, cold) == "gemm"

@@ -1,0 +1,309 @@
+"""The engine `winograd` against loops over the taps; and its compiled loops at the edges of what they may touch."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from test_taps import forward, guarded, operands, python, transpose
+
+from convmat.engines import winograd
+from convmat.engines.base import Machine
+from convmat.engines.winograd import engine
+from convmat.geometry import ConvolutionGeometry
+
+DTYPES = ["float32", "float64"]
+EPS = {"float32": 1e-5, "float64": 1e-12}
+
+
+def geometry_of(outer, inner, height, width, padding=1, groups=1):
+    kernel, shape = (outer * groups, inner, 3, 3), (inner * groups, height, width)
+    return ConvolutionGeometry(kernel, shape, padding=padding, groups=groups)
+
+
+def bound(geometry, kernel, workers=1):
+    return engine.bind(engine.prepare(geometry, kernel.dtype, workers), kernel)
+
+
+def check(geometry, dtype, batch=1, workers=1):
+    """Compare both directions with the loops in double precision, and with each other."""
+    kernel, x, y = operands(geometry, dtype, batch)
+    assert engine.refuses(geometry, kernel.dtype) is None
+    products = bound(geometry, kernel, workers)
+    out, back = np.full_like(y, np.nan), np.full_like(x, np.nan)
+    products.forward(x, out)
+    products.transpose(y, back)
+    exact = kernel.astype(np.float64)
+    split = np.abs(exact).reshape(geometry.groups, -1, *kernel.shape[1:])
+    rows, columns = split.sum((2, 3, 4)).max(), split.sum((1, 3, 4)).max()
+    eps = EPS[dtype]
+    np.testing.assert_allclose(out, forward(geometry, exact, x), rtol=0, atol=eps * rows * np.abs(x).max())
+    np.testing.assert_allclose(back, transpose(geometry, exact, y), rtol=0, atol=eps * columns * np.abs(y).max())
+    left, right = np.sum(out * y, dtype=np.float64), np.sum(x * back, dtype=np.float64)
+    norms = np.linalg.norm(out) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(back)
+    assert abs(left - right) <= eps * norms
+
+
+@pytest.mark.parametrize("n", range(1, 21))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sizes_around_tiles(n, dtype):
+    for height, width in ((n, n), (1, n), (n, 21 - n)):
+        check(geometry_of(9, 8, height, width), dtype, batch=1 + n % 3)
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+@pytest.mark.parametrize(("dtype", "lanes"), [("float32", 16), ("float64", 8)])
+def test_sizes_around_vectors(vectors, dtype, lanes):
+    for off in range(-3, 4):
+        check(geometry_of(8, 8, 5, 2 * vectors * lanes + off), dtype)
+        check(geometry_of(8, 8, vectors * lanes + off, 3, padding=0), dtype, batch=2)
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_asymmetric_padding(before, after, dtype):
+    for height, width in ((5, 6), (3, 17)):
+        padding = ((before, after), (after, 3 - before))
+        check(geometry_of(8, 10, height, width, padding), dtype, batch=3)
+
+
+def test_padding_larger_than_the_input():
+    check(geometry_of(8, 8, 1, 2, padding=((9, 0), (7, 40))), "float32")
+    check(geometry_of(8, 8, 2, 1, padding=((0, 11), (50, 3))), "float64", batch=2)
+
+
+@pytest.mark.parametrize("channels", [8, 9, 15, 16, 17, 23, 25, 63, 64, 65, 130])
+def test_channels_around_tiles(channels):
+    check(geometry_of(channels, 8, 5, 7), "float32")
+    check(geometry_of(11, channels, 4, 9), "float64")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_geometries(seed, monkeypatch):
+    if seed % 2:  # tasks that begin and end anywhere in a row
+        monkeypatch.setattr(winograd, "_CACHE", 1000)
+        monkeypatch.setattr(winograd, "_SERIAL", 0)
+    rng = np.random.default_rng(seed)
+    pads = tuple(tuple(map(int, pair)) for pair in rng.integers(0, 5, (2, 2)))
+    height, width, outer, inner = map(int, (*rng.integers(3, 60, 2), *rng.integers(8, 30, 2)))
+    geometry = geometry_of(outer, inner, height, width, pads, int(rng.integers(1, 4)))
+    check(geometry, DTYPES[seed // 2 % 2], batch=1 + seed % 3, workers=1 + seed % 2)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8, 64])
+def test_more_threads_than_vectors_of_tiles(workers, monkeypatch):
+    monkeypatch.setattr(winograd, "_SERIAL", 0)
+    check(geometry_of(70, 9, 3, 5), "float32", workers=workers)
+    check(geometry_of(9, 17, 6, 7, groups=2), "float64", batch=2, workers=workers)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_errors_are_those_of_a_direct_sum(dtype):
+    geometry = geometry_of(64, 64, 20, 20)
+    kernel, x, y = operands(geometry, dtype)
+    products = bound(geometry, kernel)
+    wide = np.longdouble if dtype == "float64" else np.float64
+    for product, oracle, source, out in ((products.forward, forward, x, y), (products.transpose, transpose, y, x)):
+        product(source, out := np.empty_like(out))
+        exact = oracle(geometry, kernel.astype(wide), source)
+        assert np.linalg.norm((out - exact).ravel()) < 4 * np.finfo(dtype).eps * np.linalg.norm(exact.ravel())
+
+
+def test_no_product_of_an_empty_batch():
+    geometry = geometry_of(8, 8, 5, 5)
+    kernel, x, y = operands(geometry, "float32", batch=0)
+    products = bound(geometry, kernel)
+    products.forward(x, y)
+    products.transpose(y, x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("seed", range(12))
+def test_not_finite_values_reach_what_reads_them(seed, value):
+    rng = np.random.default_rng(seed)
+    pads = tuple(tuple(map(int, pair)) for pair in rng.integers(0, 4, (2, 2)))
+    geometry = geometry_of(9, 8, *map(int, rng.integers(3, 40, 2)), pads, groups=2)
+    kernel, x, y = operands(geometry, DTYPES[seed % 2], batch=2)
+    kernel = np.abs(kernel) + kernel.dtype.type(0.1)
+    products = bound(geometry, kernel)
+    for product, oracle, source, out in (
+        (products.forward, forward, x, np.empty_like(y)),
+        (products.transpose, transpose, y, np.empty_like(x)),
+    ):
+        where = tuple(int(rng.integers(n)) for n in source.shape)
+        source[where] = value
+        marked = np.zeros_like(source)
+        marked[where] = 1
+        product(source, out)
+        reached = oracle(geometry, np.ones_like(kernel), marked) > 0
+        np.testing.assert_array_equal(~np.isfinite(out), reached)
+        if np.isnan(value):
+            assert np.isnan(out[reached]).all()
+        product(marked, out)  # nothing is left of it in the memory that is used again
+        assert np.isfinite(out).all()
+
+
+def test_inputs_may_be_read_only_and_are_not_modified():
+    geometry = geometry_of(9, 8, 7, 6)
+    arrays = operands(geometry, "float32")
+    copies = [array.copy() for array in arrays]
+    for array in arrays:
+        array.flags.writeable = False
+    kernel, x, y = arrays
+    products = bound(geometry, kernel)
+    products.forward(x, np.empty_like(y))
+    products.transpose(y, np.empty_like(x))
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+LARGE = geometry_of(40, 33, 41, 37)
+
+
+def test_eight_threads_share_one_bound_object():
+    kernel, *_ = operands(LARGE, "float32")
+    products = bound(LARGE, kernel, workers=2)
+
+    def work(seed):
+        _, x, y = operands(LARGE, "float32", seed=seed)
+        out, back = np.empty_like(y), np.empty_like(x)
+        products.forward(x, out)
+        products.transpose(y, back)
+        return out, back
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(work, range(24)))
+    for seed, results in enumerate(together):
+        for result, expected in zip(results, work(seed), strict=True):
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_plan_is_shared_between_kernels():
+    plan = engine.prepare(LARGE, np.dtype("float64"), 1)
+    for seed in range(2):
+        kernel, x, y = operands(LARGE, "float64", seed=seed)
+        out = np.empty_like(y)
+        engine.bind(plan, kernel).forward(x, out)
+        np.testing.assert_allclose(out, forward(LARGE, kernel, x), rtol=0, atol=1e-10)
+    assert plan.direction(False) is plan.direction(False)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+@pytest.mark.parametrize("channels", [8, 64, 256, 1024, 32768])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scratch_memory_is_bounded(channels, workers, dtype):
+    plan = engine.prepare(geometry_of(8, channels, 14, 14), np.dtype(dtype), workers)
+    for transposed in (False, True):
+        direction = plan.direction(transposed)
+        assert direction.workers * direction.scratch * direction.dtype.itemsize <= 48 << 20
+        assert direction.workers >= min(2, workers) or channels > 8192
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_estimate_grows_with_the_batch(dtype, transposed):
+    one, eight = (engine.estimate(LARGE, np.dtype(dtype), batch, transposed, Machine()) for batch in (1, 8))
+    assert 0 < one.seconds < eight.seconds
+    assert 0 < one.flops < eight.flops < 8 * LARGE.flops
+    assert 0 < one.bytes < eight.bytes
+    assert one.state == eight.state > 0
+
+
+@pytest.mark.parametrize(
+    ("geometry", "dtype", "word"),
+    [
+        (LARGE, "complex64", "complex64"),
+        (LARGE, "int32", "int32"),
+        (ConvolutionGeometry((8, 8, 3), (8, 9)), "float32", "got 3"),
+        (ConvolutionGeometry((8, 8, 5, 3), (8, 9, 9)), "float32", "5 × 3"),
+        (ConvolutionGeometry((8, 8, 3, 3), (8, 9, 9), stride=2), "float32", "(2, 2)"),
+        (ConvolutionGeometry((8, 8, 3, 3), (8, 9, 9), dilation=(1, 2)), "float32", "(1, 2)"),
+        (ConvolutionGeometry((3, 3), (9, 9)), "float32", "(1, 1)"),
+        (ConvolutionGeometry((16, 4, 3, 3), (8, 9, 9), groups=2), "float32", "(4, 8)"),
+        (ConvolutionGeometry((14, 8, 3, 3), (16, 9, 9), groups=2), "float64", "(8, 7)"),
+    ],
+)
+def test_refuses(geometry, dtype, word):
+    assert word in engine.refuses(geometry, np.dtype(dtype))
+
+
+def test_names_the_extra_where_numba_is_missing():
+    printed = python(
+        "import sys; sys.modules['numba'] = None\n"
+        "import numpy, convmat\nfrom convmat.engines.winograd import engine\n"
+        "geometry = convmat.ConvolutionGeometry((8, 8, 3, 3), (8, 9, 9))\n"
+        "print(engine.refuses(geometry, numpy.dtype('d')))"
+    )
+    assert 'pip install "convmat[fast]"' in " ".join(printed)
+
+
+def test_numba_is_imported_late():
+    assert python("import sys, convmat, convmat.engines.winograd\nprint('numba' in sys.modules)") == ["False"]
+
+
+PRODUCT = """
+import numpy as np, test_winograd as t
+from convmat.engines import simd, winoloops
+for size in range(1, 40, 3):
+    t.check(t.geometry_of(19, 8, 5, size, ((1, 2), (3, 0))), "float32", batch=2)
+stats = winoloops.run_tasks.stats
+print(simd.VECTOR_BYTES, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+def test_code_is_cached_for_the_processor_it_was_compiled_for(tmp_path):
+    """Narrower vectors are tested at the same time."""
+    import platform
+
+    here = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    width, *counts = map(int, python(PRODUCT, **here))
+    assert counts == [0, 1]
+    assert list(map(int, python(PRODUCT, **here))) == [width, 1, 0]
+    if platform.machine() in {"x86_64", "AMD64"}:
+        features = {"haswell": "+avx,+avx2,+fma", "x86-64": "+sse2"}
+        for processor, least in (("haswell", 64), ("x86-64", 32)):
+            if width >= least:
+                older = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features[processor]}
+                narrow, *counts = map(int, python(PRODUCT, **here, **older))
+                assert narrow < width
+                assert counts == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")
+def test_nothing_outside_the_buffers_is_touched():
+    """Every buffer begins or ends at a page that must not be touched; a violation kills the process."""
+    assert python("import test_winograd; test_winograd.check_guarded()") == ["done"]
+
+
+def check_guarded():
+    """Compute products in guarded buffers: operands, results, transformed kernels and scratch memory."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for width in (1, 2, 3, 5, 7, 8, 14, 15, 16, 17, 18, 28, 31, 32, 33, 34, 47, 49, 64, 65):
+        height, channels = int(rng.integers(1, 20)), 8 + width % 9
+        pads = tuple(tuple(map(int, pair)) for pair in rng.integers(0, 4, (2, 2)))
+        cases += [
+            geometry_of(channels, 8, height, width),
+            geometry_of(8, channels, height + 2, width + 2, 0, 2),
+            geometry_of(8, 9, height + 2, width + 2, pads),
+        ]
+    for number, geometry in enumerate(cases):
+        winograd._CACHE = 1000 if number % 2 else 1 << 19
+        dtype, at_end = DTYPES[number // 2 % 2], number // 4 % 2 == 0
+        kernel, x, y = operands(geometry, dtype, batch=1 + number % 2)
+        for transposed, source, result in ((False, x, y), (True, y, x)):
+            plan = engine.prepare(geometry, kernel.dtype, 1)
+            products = engine.bind(plan, kernel)
+            direction = plan.direction(transposed)
+            direction._pool.append(guarded(np.full(direction.scratch, np.nan, dtype), at_end))
+            direction.tables = tuple(guarded(table, at_end) for table in direction.tables)
+            products._weights[transposed] = guarded(products._transformed(transposed), at_end)
+            out = guarded(np.full_like(result, np.nan), at_end)
+            (products.transpose if transposed else products.forward)(guarded(source, at_end), out)
+            expected = (transpose if transposed else forward)(geometry, kernel, source)
+            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-3)
+    print("done")
