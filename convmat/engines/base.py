@@ -43,7 +43,7 @@ class Machine:
     workers: int = 1
     bandwidth: float = 10e9
     gemm: float = 40e9
-    fft: float = 5e9
+    fft: float = 4.5e9
     stream: float = 3e9
     call: float = 1.5e-6
     loading: float | None = None

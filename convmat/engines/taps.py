@@ -59,7 +59,7 @@ class TapsEngine:
         lanes = 64 * parts // dtype.itemsize
         rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
         rows *= 4 if inner == 1 or outer == 1 else 1  # neighbouring outputs of a single channel are rows of a tile
-        rate *= min(1, 0.5 + rows / 16) * positions / (-(-positions // lanes) * lanes)
+        rate *= min(1, 0.6 + rows / 10) * positions / (-(-positions // lanes) * lanes)
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
         single = flops / rate + machine.moving(moved)
         state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
