@@ -85,7 +85,7 @@ def scipy_fft_product(convolve: Callable[..., Array], product: Product) -> Call 
     images = product.images.reshape(product.batch, groups, -1, *product.images.shape[2:])
     summed = 2 if product.transposed else 3
     images = np.expand_dims(images, 5 - summed)
-    inside = (..., *(slice(axis.before, axis.before + axis.size) for axis in product.geometry.axes))
+    inside: tuple[Any, ...] = (..., *(slice(axis.before, axis.before + axis.size) for axis in product.geometry.axes))
 
     def call() -> Array:
         with scipy.fft.set_workers(WORKERS):
@@ -115,7 +115,7 @@ def ndimage_product(product: Product) -> Call | None:
 
     def call() -> Array:
         if _single(product):
-            return function(images[:, 0], pairs[0][2], mode="constant")  # type: ignore[no-any-return]
+            return function(images[:, 0], pairs[0][2], mode="constant")
         result = np.zeros((product.batch, *product.output_shape[1:]), product.dtype)
         for out, source, taps in pairs:
             target, origin = (source, out) if product.transposed else (out, source)
@@ -157,7 +157,7 @@ def sigpy_product(product: Product) -> Call | None:
     options = {"mode": "valid", "strides": geometry.stride, "multi_channel": many}
     channels = (geometry.in_channels,) if many else ()
     padded = (product.batch, *channels, *(axis.before + axis.size + axis.after for axis in geometry.axes))
-    inside = (..., *(slice(axis.before, axis.before + axis.size) for axis in geometry.axes))
+    inside: tuple[Any, ...] = (..., *(slice(axis.before, axis.before + axis.size) for axis in geometry.axes))
     widths = [(0, 0)] * (1 + many) + [(axis.before, axis.after) for axis in geometry.axes]
     kernel = kernel if many else kernel[0, 0]
 

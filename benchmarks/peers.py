@@ -101,8 +101,8 @@ def _contest(product: Product, engine: str, alone: dict[str, float], pace: Pace)
 
 def _apply(product: Product, engine: str) -> Callable[..., Array]:
     """Return what computes the product, of an operator of its own."""
-    operator = product.workload.operator(product.dtype, engine)
-    return (operator.T if product.adjoint else operator).apply
+    operator: Any = product.workload.operator(product.dtype, engine)
+    return (operator.T if product.adjoint else operator).apply  # type: ignore[no-any-return]
 
 
 def check_agreement(product: Product, name: str, theirs: Array, ours: Array) -> None:
@@ -198,8 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compare_peers(report, workloads, batches, pace, options.engine)
     if options.json:
         report.save(options.json)
-    if options.figure:
-        draw([row for dtype in DTYPES for row in report.rows[dtype] if "ratio" in row], options.figure)
+    drawn = [row for dtype in DTYPES for row in report.rows.get(dtype, ()) if "ratio" in row]
+    if options.figure and drawn:
+        draw(drawn, options.figure)
     print(f"\n{perf_counter() - start:.0f} s. {report.summary()}")
     return 0
 

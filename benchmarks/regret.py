@@ -70,7 +70,7 @@ def compare_engines(report: Report, products: Iterable[Product], pace: Pace) -> 
                 "bytes": cost.bytes,
                 "state": cost.state,
             }
-        names = {"case": product.workload.name, "direction": product.direction, "dtype": product.dtype}
+        names: dict[str, Any] = {"case": product.workload.name, "direction": product.direction, "dtype": product.dtype}
         cells = [str(product), choice, best, f"{regrets[str(product)]:.2f}", *cells]
         report.row(cells, **names, batch=product.batch, engines=rows, **contest.details())
     report.close(elsewhere.cores())

@@ -206,32 +206,32 @@ class ConvolutionGeometry:
             f"dilation={self.dilation}, groups={self.groups}, padding_mode={self.padding_mode!r})"
         )
 
-    @cached_property
+    @property
     def has_channels(self) -> bool:
         """Whether the arrays have a channel axis."""
         return len(self.kernel_shape) > len(self.axes)
 
-    @cached_property
+    @property
     def in_channels(self) -> int:
         """Number of channels of the input; 1 without a channel axis."""
         return self.input_shape[0] if self.has_channels else 1
 
-    @cached_property
+    @property
     def out_channels(self) -> int:
         """Number of channels of the output; 1 without a channel axis."""
         return self.kernel_shape[0] if self.has_channels else 1
 
-    @cached_property
+    @property
     def spatial_kernel(self) -> tuple[int, ...]:
         """Length of the kernel on each axis."""
         return tuple(axis.taps for axis in self.axes)
 
-    @cached_property
+    @property
     def spatial_input(self) -> tuple[int, ...]:
         """Number of input positions on each axis."""
         return tuple(axis.size for axis in self.axes)
 
-    @cached_property
+    @property
     def spatial_output(self) -> tuple[int, ...]:
         """Number of outputs on each axis."""
         return tuple(axis.outputs for axis in self.axes)
@@ -256,12 +256,12 @@ class ConvolutionGeometry:
         """What a position outside the input reads."""
         return self.axes[0].mode
 
-    @cached_property
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output, channels included where there are any."""
         return (*self.kernel_shape[: int(self.has_channels)], *self.spatial_output)
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int]:
         """Shape of W: size of the output by size of the input."""
         return prod(self.output_shape), prod(self.input_shape)
@@ -276,7 +276,7 @@ class ConvolutionGeometry:
         """Two for each tap that reads something, before taps with the same source are merged."""
         return 2 * self.out_channels * (self.in_channels // self.groups) * prod(axis.pairs for axis in self.axes)
 
-    @cached_property
+    @property
     def index_dtype(self) -> np.dtype[Any]:
         """The dtype of W's indices: int32 while the number of nonzeros and both dimensions fit, else int64."""
         return np.dtype(get_index_dtype(maxval=max(self.nnz, *self.shape)))
@@ -370,6 +370,8 @@ class _Options:
 
 def _integer(name: str, value: object, least: int) -> int:
     """Return an integer of at least `least`."""
+    if type(value) is int and value >= least:  # nearly always
+        return value
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an int, got {value!r}")
     try:
@@ -382,6 +384,8 @@ def _integer(name: str, value: object, least: int) -> int:
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    if type(value) is tuple:
+        return True
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)

@@ -29,6 +29,7 @@ class _ConvolutionOperator(LinearOperator):
         shape = shape[::-1] if self._transposed else shape
         super().__init__(products.kernel.dtype, shape)  # type: ignore[call-arg]
         geometry = products.geometry
+        self._channels = () if geometry.has_channels else (1,)  # the axis that engines want and these arrays lack
         shapes = (geometry.input_shape, geometry.output_shape)
         self._input_shape, self._output_shape = shapes[::-1] if self._transposed else shapes
         products.family[self._transposed, conjugated] = self
@@ -130,7 +131,7 @@ class _ConvolutionOperator(LinearOperator):
         if out is None:
             out = np.empty((*batch, *self._output_shape), dtype)
         x = np.ascontiguousarray(x, dtype)
-        channels = () if self.geometry.has_channels else (1,)
+        channels = self._channels
         count = prod(batch)
         self._products.multiply(
             self._transposed,

@@ -33,6 +33,10 @@ class Products:
         self.kernel.flags.writeable = False
         self.machine = Machine(workers=count_workers(workers))
         self.plans = {} if plans is None else plans
+        # Whether padding is done around an engine: it is given V unless it pads itself.
+        self.pads = {
+            name: self.engine_geometry(name) is not geometry and any(map(any, geometry.padding)) for name in ENGINES
+        }
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
@@ -79,10 +83,10 @@ class Products:
             return
         name = self.choose(transposed, x.dtype, len(x))
         bound = self.bound(name, x.dtype)
-        outer, inner = self.geometry, self.engine_geometry(name)
-        if inner.spatial_input == outer.spatial_input:
+        if not self.pads[name]:
             (bound.transpose if transposed else bound.forward)(x, out)
             return
+        outer, inner = self.geometry, self.geometry.padded
         between = np.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
         if transposed:
             bound.transpose(x, between)

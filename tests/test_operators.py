@@ -45,6 +45,8 @@ def test_products_equal_the_oracle(case, data, transposed, flip):
         x = values((*batch, *A.input_shape), x_dtype, 1)
         expected = x.reshape(*batch, W.shape[1]).astype(result) @ W.T
         scale = np.abs(W).sum(axis=1).max() * np.abs(x).max(initial=0)
+        if engine in ("fft", "auto"):  # spectra leave rounding where no tap reads anything
+            scale = max(scale, np.abs(oracle).sum() * np.abs(x).max(initial=0))
         assert_close(A.apply(x), expected.reshape(*batch, *A.output_shape), scale)
         out = np.full((*batch, *A.output_shape), 77, result)
         assert A.apply(x, out=out) is out
