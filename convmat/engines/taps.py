@@ -58,8 +58,11 @@ class TapsEngine:
         positions = prod(geometry.spatial_output)
         lanes = 64 * parts // dtype.itemsize
         rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
-        rows *= 4 if inner == 1 or outer == 1 else 1  # neighbouring outputs of a single channel are rows of a tile
-        rate *= min(1, 0.6 + rows / 10) * positions / (-(-positions // lanes) * lanes)
+        if inner == 1 == outer:  # neighbouring outputs are rows of a tile, and large kernels leave little else to do
+            efficiency = 0.75 + 0.6 * min(1, prod(geometry.spatial_kernel) / 500)
+        else:
+            efficiency = min(1, 0.6 + rows / 10)
+        rate *= efficiency * positions / (-(-positions // lanes) * lanes)
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
         single = flops / rate + machine.moving(moved)
         state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
