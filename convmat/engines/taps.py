@@ -20,7 +20,8 @@ import numpy as np
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine
 from convmat.engines.compiled import has_numba, seconds_to_load
-from convmat.engines.sweeps import Fit, Sweep, fold, sweeps
+from convmat.engines.patterns import fold
+from convmat.engines.sweeps import Fit, Sweep, sweeps
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
