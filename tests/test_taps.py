@@ -393,7 +393,7 @@ def check_guarded():
             direction._pool.append(guarded(scratch, at_end))
             for sweep in direction.sweeps:
                 object.__setattr__(sweep, "tables", tuple(guarded(t, at_end) if t.size else t for t in sweep.tables))
-            products._weights[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]
+            products._weights._made[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]
             out = guarded(np.full_like(result, np.nan), at_end)
             (products.transpose if transposed else products.forward)(guarded(source, at_end), out)
             assert not np.isnan(out).any(), (geometry, dtype, transposed)

@@ -301,7 +301,7 @@ def check_guarded():
             direction = plan.direction(transposed)
             direction._pool.append(guarded(np.full(direction.scratch, np.nan, dtype), at_end))
             direction.tables = tuple(guarded(table, at_end) for table in direction.tables)
-            products._weights[transposed] = guarded(products._transformed(transposed), at_end)
+            products._weights._made[transposed] = guarded(products._transformed(transposed), at_end)
             out = guarded(np.full_like(result, np.nan), at_end)
             (products.transpose if transposed else products.forward)(guarded(source, at_end), out)
             expected = (transpose if transposed else forward)(geometry, kernel, source)

@@ -7,13 +7,17 @@ convolution V of the padded input, without padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from convmat.dtypes import Array
 from convmat.geometry import ConvolutionGeometry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,25 @@ class Cost:
     seconds: float
     setup: float
     state: float
+
+
+class PerDirection(Generic[T]):
+    """What a direction needs, made once, when it is first used; safe to share between threads.
+
+    It does not hold what makes it: that would be a cycle, which keeps a large matrix in memory for longer.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[bool, T] = {}
+        self._lock = Lock()
+
+    def get(self, transposed: bool, make: Callable[[bool], T]) -> T:
+        """Return what a direction needs, from `make` if it is the first time."""
+        if transposed not in self._made:
+            with self._lock:
+                if transposed not in self._made:
+                    self._made[transposed] = make(transposed)
+        return self._made[transposed]
 
 
 class Bound(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy import sparse
 from convmat.assembly import assemble
 from convmat.axis import PADDING_MODES
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine
+from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
@@ -56,8 +55,7 @@ class CSRProducts:
 
     def __init__(self, geometry: ConvolutionGeometry, workers: int, kernel: Array) -> None:
         self._geometry, self._workers, self._kernel = geometry, workers, kernel
-        self._blocks: dict[bool, list[tuple[int, int, Any]]] = {}
-        self._lock = Lock()
+        self._blocks = PerDirection[list[tuple[int, int, Any]]]()
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by W."""
@@ -76,36 +74,27 @@ class CSRProducts:
             product = block @ operand
             results[:, first:last] = product if single else product.T
 
-        run_blocks(multiply, self._row_blocks(transposed), self._workers)
+        run_blocks(multiply, self._blocks.get(transposed, self._cut), self._workers)
 
-    def _row_blocks(self, transposed: bool) -> list[tuple[int, int, Any]]:
-        """Return the matrix cut into blocks of rows with about as many nonzeros, which share its memory."""
-        if transposed not in self._blocks:
-            with self._lock:
-                if transposed not in self._blocks:
-                    matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
-                    self._blocks[transposed] = _cut(matrix, self._workers)
-        return self._blocks[transposed]
-
-
-def _cut(matrix: Any, workers: int) -> list[tuple[int, int, Any]]:
-    """Return views of about equally many nonzeros: (first row, last row, block)."""
-    data, indices, indptr = matrix.data, matrix.indices, matrix.indptr
-    pieces = max(1, min(workers, matrix.nnz // _SERIAL))
-    if pieces == 1:
-        return [(0, matrix.shape[0], matrix)]
-    cuts = np.searchsorted(indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
-    cuts[0], cuts[-1] = 0, matrix.shape[0]
-    blocks = []
-    for first, last in pairwise(cuts):
-        begin, end = indptr[first], indptr[last]
-        rows = sparse.csr_array(
-            (data[begin:end], indices[begin:end], indptr[first : last + 1] - begin),
-            shape=(last - first, matrix.shape[1]),
-        )
-        rows.has_canonical_format = True
-        blocks.append((first, last, rows))
-    return blocks
+    def _cut(self, transposed: bool) -> list[tuple[int, int, Any]]:
+        """Return the matrix in blocks of rows with about as many nonzeros: (first row, last row, view)."""
+        matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
+        pieces = max(1, min(self._workers, matrix.nnz // _SERIAL))
+        if pieces == 1:
+            return [(0, matrix.shape[0], matrix)]
+        data, indices, indptr = matrix.data, matrix.indices, matrix.indptr
+        cuts = np.searchsorted(indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
+        cuts[0], cuts[-1] = 0, matrix.shape[0]
+        blocks = []
+        for first, last in pairwise(cuts):
+            begin, end = indptr[first], indptr[last]
+            rows = sparse.csr_array(
+                (data[begin:end], indices[begin:end], indptr[first : last + 1] - begin),
+                shape=(last - first, matrix.shape[1]),
+            )
+            rows.has_canonical_format = True
+            blocks.append((first, last, rows))
+        return blocks
 
 
 engine = CSREngine()

@@ -17,7 +17,7 @@ import scipy.fft
 
 from convmat.axis import Axis
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine
+from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
@@ -84,19 +84,18 @@ class FFTProducts:
 
     def __init__(self, plan: _Plan, kernel: Array) -> None:
         self._plan, self._kernel = plan, kernel
-        self._spectra: dict[bool, Array] = {}
-        self._lock = Lock()
+        self._spectra = PerDirection[Array]()
         self._complex = kernel.dtype.kind == "c"
         self._axes = tuple(range(-len(plan.lengths), 0))
 
     def forward(self, x: Array, out: Array) -> None:
         """Correlate tile by tile, keeping the outputs that the wrap-around does not reach."""
-        plan, spectrum = self._plan, self._spectrum(False)
+        plan = self._plan
 
         def correlate(item: int, *tile: int) -> None:
             spans = list(zip(tile, plan.steps, plan.lengths, strict=True))
             inputs: Index = (item, ..., *(slice(i * step, i * step + length) for i, step, length in spans))
-            result = self._inverse(self._product(spectrum, self._transform(x[inputs])))
+            result = self._inverse(self._product(False, self._transform(x[inputs])))
             target, source = self._outputs(tile)
             out[item][target] = result[source]
 
@@ -104,7 +103,7 @@ class FFTProducts:
 
     def transpose(self, y: Array, out: Array) -> None:
         """Convolve the zero-stretched outputs of each tile, and add up where tiles overlap."""
-        plan, spectrum = self._plan, self._spectrum(True)
+        plan = self._plan
         stretched_shape = (y.shape[1], *plan.lengths)
         out[...] = 0
         lock = Lock()
@@ -113,7 +112,7 @@ class FFTProducts:
             stretched = np.zeros(stretched_shape, y.dtype)
             source, target = self._outputs(tile)
             stretched[target] = y[item][source]
-            result = self._inverse(self._product(spectrum, self._transform(stretched)))
+            result = self._inverse(self._product(True, self._transform(stretched)))
             begins = [i * step for i, step in zip(tile, plan.steps, strict=True)]
             sizes = [
                 min(length, axis.size - begin)
@@ -146,28 +145,24 @@ class FFTProducts:
 
     def _spectrum(self, transposed: bool) -> Array:
         """Return the kernel's spectrum (groups, C_out / groups, C_in / groups, *frequencies)."""
-        if transposed not in self._spectra:
-            with self._lock:
-                if transposed not in self._spectra:
-                    geometry = self._plan.geometry
-                    kernel = self._kernel.reshape(geometry.groups, -1, *self._kernel.shape[1:])
-                    stretched = np.zeros((*kernel.shape[:3], *self._plan.lengths), kernel.dtype)
-                    # Tap t sits at t·dilation for the transpose, and backwards from 0 for a correlation.
-                    sign = 1 if transposed else -1
-                    places = [
-                        sign * axis.dilation * np.arange(axis.taps) % length
-                        for axis, length in zip(geometry.axes, self._plan.lengths, strict=True)
-                    ]
-                    where: Index = (slice(None),) * 3 + np.ix_(*places)
-                    stretched[where] = kernel
-                    self._spectra[transposed] = self._transform(stretched)
-        return self._spectra[transposed]
+        geometry = self._plan.geometry
+        kernel = self._kernel.reshape(geometry.groups, -1, *self._kernel.shape[1:])
+        stretched = np.zeros((*kernel.shape[:3], *self._plan.lengths), kernel.dtype)
+        # Tap t sits at t·dilation for the transpose, and backwards from 0 for a correlation.
+        sign = 1 if transposed else -1
+        places = [
+            sign * axis.dilation * np.arange(axis.taps) % length
+            for axis, length in zip(geometry.axes, self._plan.lengths, strict=True)
+        ]
+        where: Index = (slice(None),) * 3 + np.ix_(*places)
+        stretched[where] = kernel
+        return self._transform(stretched)
 
-    def _product(self, spectrum: Array, x: Array) -> Array:
+    def _product(self, transposed: bool, x: Array) -> Array:
         """Sum over the channels of a group; forward sums over the inputs, transposed over the outputs."""
+        spectrum = self._spectra.get(transposed, self._spectrum)
         groups, outer, inner = spectrum.shape[:3]
         x = x.reshape(groups, len(x) // groups, *x.shape[1:])
-        transposed = spectrum is self._spectra.get(True)
         rows, terms = (inner, outer) if transposed else (outer, inner)
         result = np.empty((groups, rows, *x.shape[2:]), x.dtype)
         scratch = np.empty(x.shape[2:], x.dtype)

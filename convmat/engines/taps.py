@@ -12,13 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine
+from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.engines.patterns import fold
 from convmat.engines.sweeps import Fit, Sweep, sweeps
@@ -88,16 +87,11 @@ class TapsPlan:
     geometry: ConvolutionGeometry
     dtype: np.dtype[Any]
     workers: int
-    _directions: dict[bool, Direction] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    _directions: PerDirection[Direction] = field(default_factory=PerDirection)
 
     def direction(self, transposed: bool) -> Direction:
         """Return what a direction needs."""
-        if transposed not in self._directions:
-            with self._lock:
-                if transposed not in self._directions:
-                    self._directions[transposed] = self._build(transposed)
-        return self._directions[transposed]
+        return self._directions.get(transposed, self._build)
 
     def _build(self, transposed: bool) -> Direction:
         from convmat.engines.simd import REGISTERS, VECTOR_BYTES, compiled_tile
@@ -183,27 +177,22 @@ class TapsProducts:
 
     def __init__(self, plan: TapsPlan, kernel: Array) -> None:
         self._plan, self._kernel = plan, kernel
-        self._weights: dict[bool, list[Array]] = {}
-        self._lock = Lock()
+        self._weights = PerDirection[list[Array]]()
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by V."""
-        self._plan.direction(False).product(self._packed(False), x, out)
+        self._plan.direction(False).product(self._weights.get(False, self._packed), x, out)
 
     def transpose(self, y: Array, out: Array) -> None:
         """Multiply by Vᵀ."""
-        self._plan.direction(True).product(self._packed(True), y, out)
+        self._plan.direction(True).product(self._weights.get(True, self._packed), y, out)
 
     def _packed(self, transposed: bool) -> list[Array]:
         """Return the weights of each sweep."""
-        if transposed not in self._weights:
-            with self._lock:
-                if transposed not in self._weights:
-                    direction, groups = self._plan.direction(transposed), self._plan.geometry.groups
-                    kernel = self._kernel.reshape(groups, len(self._kernel) // groups, self._kernel.shape[1], -1)
-                    kernel = kernel.swapaxes(1, 2) if transposed else kernel
-                    self._weights[transposed] = [_pack(kernel, sweep, direction.number) for sweep in direction.sweeps]
-        return self._weights[transposed]
+        direction, groups = self._plan.direction(transposed), self._plan.geometry.groups
+        kernel = self._kernel.reshape(groups, len(self._kernel) // groups, self._kernel.shape[1], -1)
+        kernel = kernel.swapaxes(1, 2) if transposed else kernel
+        return [_pack(kernel, sweep, direction.number) for sweep in direction.sweeps]
 
 
 def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:

@@ -28,14 +28,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from convmat.axis import IntArray
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine
+from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
@@ -108,16 +107,11 @@ class WinogradPlan:
     geometry: ConvolutionGeometry
     dtype: np.dtype[Any]
     workers: int
-    _directions: dict[bool, Direction] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    _directions: PerDirection[Direction] = field(default_factory=PerDirection)
 
     def direction(self, transposed: bool) -> Direction:
         """Return what a direction needs."""
-        if transposed not in self._directions:
-            with self._lock:
-                if transposed not in self._directions:
-                    self._directions[transposed] = self._build(transposed)
-        return self._directions[transposed]
+        return self._directions.get(transposed, self._build)
 
     def _build(self, transposed: bool) -> Direction:
         from convmat.engines.simd import REGISTERS, VECTOR_BYTES, compiled_tile
@@ -237,28 +231,23 @@ class WinogradProducts:
 
     def __init__(self, plan: WinogradPlan, kernel: Array) -> None:
         self._plan, self._kernel = plan, kernel
-        self._weights: dict[bool, Array] = {}
-        self._lock = Lock()
+        self._weights = PerDirection[Array]()
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by V."""
-        self._plan.direction(False).product(self._transformed(False), x, out)
+        self._plan.direction(False).product(self._weights.get(False, self._transformed), x, out)
 
     def transpose(self, y: Array, out: Array) -> None:
         """Multiply by Vᵀ."""
-        self._plan.direction(True).product(self._transformed(True), y, out)
+        self._plan.direction(True).product(self._weights.get(True, self._transformed), y, out)
 
     def _transformed(self, transposed: bool) -> Array:
         """Return the weights of a direction."""
-        if transposed not in self._weights:
-            with self._lock:
-                if transposed not in self._weights:
-                    rows, groups = self._plan.direction(transposed).rows, self._plan.geometry.groups
-                    kernel = self._kernel.reshape(groups, len(self._kernel) // groups, *self._kernel.shape[1:])
-                    if transposed:
-                        kernel = kernel.swapaxes(1, 2)[..., ::-1, ::-1]
-                    self._weights[transposed] = _pack(kernel, rows)
-        return self._weights[transposed]
+        rows, groups = self._plan.direction(transposed).rows, self._plan.geometry.groups
+        kernel = self._kernel.reshape(groups, len(self._kernel) // groups, *self._kernel.shape[1:])
+        if transposed:
+            kernel = kernel.swapaxes(1, 2)[..., ::-1, ::-1]
+        return _pack(kernel, rows)
 
 
 def _pack(kernel: Array, rows: int) -> Array:
