@@ -75,10 +75,11 @@ class MatrixRows:
             write_block(first, last)
 
         def write_block(first: int, last: int) -> None:
-            begin = self.count(start, first)
-            for box in _boxes(first, last, self.rows):
+            begin = self.count(start, first) if first > start else 0
+            boxes = list(_boxes(first, last, self.rows))
+            for box in boxes:
                 row, rows = first - start, prod(high - low for low, high in box)
-                end = begin + self._entries(box)
+                end = data.size if last == stop and box is boxes[-1] else begin + self._entries(box)
                 self._write_box(box, data[begin:end], indices[begin:end], ends[row : row + rows], begin)
                 first, begin = first + rows, end
 
@@ -162,17 +163,19 @@ def _write_tables(
             own[outside] = integer(-size)  # so that every sum with it is negative
             complete = False
         position = (own[:, None, :, None] + position[:, None]).reshape(own.shape[0] * len(position), -1)
-    position = (columns[:, None, None] + position).reshape(-1, len(lengths))
+    if columns.size > 1:
+        position = (columns[:, None, None] + position).reshape(-1, len(lengths))
     kernel = kernel.reshape(len(kernel), 1, -1)
     position = position.T  # (rows, taps)
     if complete:
         target.data.reshape(len(kernel), *position.shape)[...] = kernel
         np.add(target.base[..., None], position, out=target.indices.reshape(len(kernel), *position.shape))
         return lengths
-    data = np.broadcast_to(kernel, (len(kernel), *position.shape)).reshape(len(kernel), -1)
+    data = np.empty((len(kernel), *position.shape), kernel.dtype)
+    data[...] = kernel
     flat: Array = position.ravel()
     cells = np.flatnonzero(flat >= 0)
-    data.take(cells, axis=1, out=target.data, mode="clip")
+    data.reshape(len(kernel), -1).take(cells, axis=1, out=target.data, mode="clip")
     np.add(target.base, flat.take(cells), out=target.indices)
     return lengths
 
