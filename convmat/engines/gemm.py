@@ -49,7 +49,7 @@ class GemmEngine:
             rate = 0.7 * machine.gemm * 8 / dtype.itemsize * min(1, rows / 4) * (0.25 if dtype.kind == "c" else 1)
         blocks = batch * -(-outputs * taps * dtype.itemsize // _BLOCK)
         calls = 10 + 2 * (1 + (prod(geometry.spatial_kernel) if transposed else 1)) * blocks
-        work = flops / rate + (3 if transposed else 1.5) * columns / machine.bandwidth
+        work = flops / rate + (3 if transposed else 0.9) * columns / machine.bandwidth
         seconds = work / (machine.workers if flops > 2 * _SERIAL else 1) + calls * machine.call
         moved = 2 * columns + batch * sum(geometry.shape) * dtype.itemsize
         return Cost(flops, moved, seconds, 0.0, float(geometry.out_channels * taps * dtype.itemsize))
