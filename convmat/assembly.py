@@ -304,7 +304,7 @@ def assemble(
 
 def _check_memory(shape: tuple[int, int], nnz: int, nbytes: int) -> None:
     """Raise MemoryError for a matrix that the machine cannot hold: under overcommit, allocating it would succeed."""
-    limit = _memory_limit()
+    limit = memory_limit()
     if nbytes > limit:
         raise MemoryError(
             f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and takes {nbytes} bytes, more than the {limit} bytes "
@@ -314,7 +314,7 @@ def _check_memory(shape: tuple[int, int], nnz: int, nbytes: int) -> None:
 
 
 @cache
-def _memory_limit() -> int:
+def memory_limit() -> int:
     """Return the bytes of physical memory, or the control group's limit if that is lower."""
     limits = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

@@ -156,6 +156,7 @@ class ConvolutionGeometry:
             _check_divides(options.groups, "kernel's first dimension", kernel[0])
             if given[0] != kernel[0]:
                 raise ValueError(f"input_shape must have kernel_shape[0] = {kernel[0]} channels, got {given}")
+        channels = (kernel[1] * options.groups,) if options.has_channels else ()
         n = len(options.spatial)
         extra = _per_axis("output_padding", output_padding, n, 0)
         smallest = tuple(
@@ -173,21 +174,17 @@ class ConvolutionGeometry:
                     f"output_padding={output_padding!r} and output_shape={output_shape!r} both choose the output's size; "
                     "give one of them"
                 )
-            channels = (kernel[1] * options.groups,) if options.has_channels else ()
             wanted = _shape("output_shape", output_shape, len(channels) + n)
-            least, most = (
-                (*channels, *smallest),
-                tuple(low + limit - 1 for low, limit in zip(smallest, limits, strict=True)),
-            )
-            if not all(low <= size <= high for size, low, high in zip(wanted, least, (*channels, *most), strict=True)):
-                raise ValueError(f"output_shape must lie between {least} and {(*channels, *most)}, got {wanted}")
+            least = (*channels, *smallest)
+            most = (*channels, *(low + limit - 1 for low, limit in zip(smallest, limits, strict=True)))
+            if not all(low <= size <= high for size, low, high in zip(wanted, least, most, strict=True)):
+                raise ValueError(f"output_shape must lie between {least} and {most}, got {wanted}")
             extra = tuple(size - low for size, low in zip(wanted[len(channels) :], smallest, strict=True))
         sizes = tuple(low + amount for low, amount in zip(smallest, extra, strict=True))
         if min(sizes) < 1:
             raise ValueError(
                 f"padding must leave an output: input_shape {given} gives spatial output sizes {sizes}, all must be positive"
             )
-        channels = (kernel[1] * options.groups,) if options.has_channels else ()
         geometry = cls.__new__(cls)
         geometry._set(kernel, (*channels, *sizes), options.groups, options.axes(sizes, options.spatial))
         return geometry

@@ -113,7 +113,9 @@ def plan(
         else:
             refusals[name] = refusal
     totals = {name: cost.seconds + cost.setup / _PRODUCTS for name, cost in costs.items()}
-    best = min((name for name in totals if engines[name].automatic), key=totals.__getitem__)
+    # Both directions may be kept, and arrays need room too.
+    crowded = {name for name, cost in costs.items() if cost.state > machine.memory / 4}
+    best = min((name for name in totals if engines[name].automatic and name not in crowded), key=totals.__getitem__)
     estimates = []
     for name in engines:
         if name in refusals:
@@ -122,6 +124,8 @@ def plan(
             reason = "chosen"
         elif not engines[name].automatic:
             reason = "by name only"
+        elif name in crowded:
+            reason = "would keep more than a quarter of the memory"
         else:
             reason = f"{totals[name] / totals[best]:.1f} × the time of {best}, setup shared by {_PRODUCTS} products"
         estimates.append(Estimate(name, transposed, costs.get(name), name == best, reason))

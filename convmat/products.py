@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from convmat.assembly import memory_limit
 from convmat.dtypes import Array, flip_spatial
 from convmat.engines import ENGINES, Bound, Machine
 from convmat.geometry import ConvolutionGeometry
@@ -31,7 +32,7 @@ class Products:
         self.geometry, self.flip, self.engine, self.workers = geometry, flip, engine, workers
         self.kernel = kernel.copy()
         self.kernel.flags.writeable = False
-        self.machine = Machine(workers=count_workers(workers))
+        self.machine = Machine(workers=count_workers(workers), memory=memory_limit())
         self.plans = {} if plans is None else plans
         # Whether padding is done around an engine: it is given V unless it pads itself.
         self.pads = {

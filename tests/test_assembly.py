@@ -172,15 +172,15 @@ def test_the_control_group_limits_memory(monkeypatch, tmp_path):
     limit = tmp_path / "memory.max"
     limit.write_text("1000\n")
     monkeypatch.setattr(assembly, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "absent")))
-    assembly._memory_limit.cache_clear()
+    assembly.memory_limit.cache_clear()
     try:
         with pytest.raises(MemoryError, match="1000 bytes"):
             convolution_matrix(np.ones(3), 100)
         limit.write_text("max\n")
-        assembly._memory_limit.cache_clear()
+        assembly.memory_limit.cache_clear()
         assert convolution_matrix(np.ones(3), 100).nnz == 294
     finally:
-        assembly._memory_limit.cache_clear()
+        assembly.memory_limit.cache_clear()
 
 
 @pytest.mark.parametrize("transposed", [False, True])

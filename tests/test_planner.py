@@ -92,3 +92,17 @@ def test_refusals_say_why():
     assert "by name only" in str(Convolution(np.ones((3, 3)), (5, 5)).explain()) or "torch" in reasons
     with pytest.raises(ValueError, match=r"engine='fft'.*not exact for integers, got int64"):
         Convolution(np.ones((3, 3), int), (5, 5), engine="fft").apply(np.ones((5, 5), int))
+
+
+def test_auto_keeps_no_matrix_that_fills_the_memory():
+    geometry = ConvolutionGeometry((3, 3), (64, 64), padding=1)
+    roomy, tight = Machine(workers=2, loading=0), Machine(workers=2, loading=0, memory=geometry.matrix_nbytes("int64"))
+    assert chosen(geometry, np.dtype("int64"), 1, False, roomy) == "csr"
+    assert chosen(geometry, np.dtype("int64"), 1, False, tight) == "gemm"
+
+
+def test_auto_applies_what_could_not_be_stored():
+    A = Convolution(np.ones((3, 3), np.int64), (200_000, 200_000), padding=1)
+    estimates = {estimate.engine: estimate for estimate in A.explain().estimates if not estimate.transposed}
+    assert estimates["gemm"].chosen
+    assert "memory" in estimates["csr"].reason

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -40,6 +41,8 @@ class Machine:
         Seconds that one NumPy call on a small array takes.
     loading : float or None
         Seconds until compiled code can be called; None means as it stands in this process.
+    memory : float
+        Bytes that there are.
     cache : float
         Bytes that stay in a cache between products, where they move four times as fast.
     """
@@ -51,6 +54,7 @@ class Machine:
     stream: float = 3e9
     call: float = 1.5e-6
     loading: float | None = None
+    memory: float = inf
     cache: float = 4e6
 
     def moving(self, nbytes: float) -> float:
