@@ -108,6 +108,8 @@ def ndimage_product(product: Product) -> Call | None:
     """Return scipy.ndimage's correlation, or convolution, of each pair of channels, summed."""
     if not _keeps_size(product) or _pairs(product) > _FEW:
         return None
+    if product.workload.separable:
+        return _ndimage_by_axis(product)
     function = scipy.ndimage.convolve if product.transposed else scipy.ndimage.correlate
     images, kernel = product.images, product.kernel
     outs, ins = (len(kernel) // product.geometry.groups, kernel.shape[1])  # of a group
@@ -120,6 +122,20 @@ def ndimage_product(product: Product) -> Call | None:
         for out, source, taps in pairs:
             target, origin = (source, out) if product.transposed else (out, source)
             result[:, target] += function(images[:, origin], taps, mode="constant")
+        return result
+
+    return call
+
+
+def _ndimage_by_axis(product: Product) -> Call:
+    """Return scipy.ndimage's correlation, or convolution, along one axis after the other."""
+    function = scipy.ndimage.convolve1d if product.transposed else scipy.ndimage.correlate1d
+    vectors = product.workload.vectors(product.dtype)
+
+    def call() -> Array:
+        result = product.x
+        for axis, vector in enumerate(vectors, start=1):
+            result = function(result, vector, axis, mode="constant")
         return result
 
     return call

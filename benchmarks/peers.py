@@ -27,7 +27,17 @@ from benchmarks.libraries import LIBRARIES
 from benchmarks.regret import chosen, compare_engines, estimates
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere
-from benchmarks.workloads import DTYPES, WARM_UP, WORKERS, WORKLOADS, Array, Product, Workload, products
+from benchmarks.workloads import (
+    DTYPES,
+    OUTER_PRODUCTS,
+    WARM_UP,
+    WORKERS,
+    WORKLOADS,
+    Array,
+    Product,
+    Workload,
+    products,
+)
 from convmat.engines import ENGINES
 
 OURS = "convmat"
@@ -169,10 +179,10 @@ def compare_memory(report: Report, chosen_products: Iterable[Product], engine: s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison asked for and print the summary."""
-    names = [workload.name for workload in WORKLOADS]
+    named = {workload.name: workload for workload in (*WORKLOADS, *OUTER_PRODUCTS)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="most cases, single arrays, few rounds")
-    parser.add_argument("--cases", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--cases", nargs="+", choices=named, metavar="NAME", help=f"of {', '.join(named)}")
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what convmat uses")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the ratios there")
@@ -184,7 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--figure draws the comparison with peers; leave out --regret and --memory")
     start = perf_counter()
     _set_torch_threads()
-    workloads = [w for w in WORKLOADS if (w.name in options.cases if options.cases else w.quick or not options.quick)]
+    workloads = [workload for workload in WORKLOADS if workload.quick or not options.quick]
+    if options.cases:
+        workloads = [workload for name, workload in named.items() if name in options.cases]
     batches, pace = ((1,), QUICK) if options.quick else ((1, 8), Pace())
     report = Report()
     report.machine |= _versions()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import product
 from typing import Any
 
@@ -31,10 +31,18 @@ class Workload:
     options: dict[str, Any] = field(default_factory=dict)
     transposed: bool = False
     quick: bool = True  # whether a quick run takes it: not where some package needs long
+    separable: bool = False  # whether the kernel is an outer product, of one channel
 
     def kernel(self, dtype: str) -> Array:
-        """Return random values."""
+        """Return random values, or the outer product of the vectors."""
+        if self.separable:
+            return reduce(np.multiply.outer, self.vectors(dtype))  # type: ignore[no-any-return]
         return np.random.default_rng(7).standard_normal(self.kernel_shape).astype(dtype)
+
+    def vectors(self, dtype: str) -> list[Array]:
+        """Return random values for each axis, of which a separable kernel is the outer product."""
+        generator = np.random.default_rng(7)
+        return [generator.standard_normal(length).astype(dtype) for length in self.kernel_shape]
 
     def operator(self, dtype: str, engine: str = "auto") -> Convolution | TransposedConvolution:
         """Return the operator whose product is the forward one."""
@@ -128,4 +136,11 @@ WORKLOADS = (
     Workload("audio-tcn", (64, 64, 9), (64, 16_000), _SAME),
     Workload("volume", (3, 3, 3), (128, 128, 128), _SAME, quick=False),
     Workload("volume-c", (8, 8, 3, 3, 3), (8, 48, 48, 48), _SAME),
+)
+# Only where they are asked for by name: kernels that are outer products, which others do axis by axis as well.
+OUTER_PRODUCTS = (
+    Workload("outer-7", (7, 7), (1024, 1024), _SAME, separable=True),
+    Workload("outer-15", (15, 15), (1024, 1024), _SAME, separable=True),
+    Workload("outer-31", (31, 31), (1024, 1024), _SAME, separable=True),
+    Workload("outer-volume-9", (9, 9, 9), (96, 96, 96), _SAME, separable=True),
 )

@@ -25,9 +25,19 @@ def as_array(name: str, value: object) -> Array:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
+        check_host(name, value)
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__} ({error})") from None
     check_dtype(name, array.dtype)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def check_host(name: str, value: object) -> None:
+    """Raise TypeError for an array of CuPy, which NumPy does not copy to the host unasked."""
+    if type(value).__module__.partition(".")[0] == "cupy":
+        raise TypeError(
+            f"{name} must be a numpy.ndarray, got a cupy.{type(value).__name__}, which is on the device; copy it to the "
+            "host with .get(), or stay there: convmat.cupy.Convolution and the rest of convmat.cupy take it"
+        )
 
 
 def check_dtype(name: str, dtype: np.dtype[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from math import prod
 from typing import Any, Self
 
@@ -10,10 +11,9 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
 from convmat.assembly import assemble_as
-from convmat.dtypes import Array, as_array
-from convmat.engines import ENGINES
+from convmat.dtypes import Array, as_array, check_host
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
-from convmat.planner import Explanation, plan
+from convmat.planner import Explanation
 from convmat.products import Products
 
 
@@ -23,15 +23,12 @@ class _ConvolutionOperator(LinearOperator):
     _transposed = False
 
     def _set(self, products: Products, conjugated: bool) -> None:
+        geometry, step = products.geometry, -1 if self._transposed else 1
+        super().__init__(products.kernel.dtype, geometry.shape[::step])  # type: ignore[call-arg]
         self._products, self._conjugated = products, conjugated
         self._relatives: list[_ConvolutionOperator] = []
-        shape = products.geometry.shape
-        shape = shape[::-1] if self._transposed else shape
-        super().__init__(products.kernel.dtype, shape)  # type: ignore[call-arg]
-        geometry = products.geometry
         self._channels = () if geometry.has_channels else (1,)  # the axis that engines want and these arrays lack
-        shapes = (geometry.input_shape, geometry.output_shape)
-        self._input_shape, self._output_shape = shapes[::-1] if self._transposed else shapes
+        self._input_shape, self._output_shape = (geometry.input_shape, geometry.output_shape)[::step]
         products.family[self._transposed, conjugated] = self
 
     def _relative(self, transposed: bool, conjugated: bool) -> Any:
@@ -131,13 +128,9 @@ class _ConvolutionOperator(LinearOperator):
         if out is None:
             out = np.empty((*batch, *self._output_shape), dtype)
         x = np.ascontiguousarray(x, dtype)
-        channels = self._channels
-        count = prod(batch)
-        self._products.multiply(
-            self._transposed,
-            x.reshape(count, *channels, *self._input_shape),
-            out.reshape(count, *channels, *self._output_shape),
-        )
+        leading = (prod(batch), *self._channels)
+        images, results = x.reshape(*leading, *self._input_shape), out.reshape(*leading, *self._output_shape)
+        self._products.multiply(self._transposed, images, results)
         return out
 
     def _matvec(self, x: Array) -> Array:
@@ -192,10 +185,37 @@ class _ConvolutionOperator(LinearOperator):
         old = self._products
         if array.shape != old.kernel.shape:
             raise ValueError(f"kernel must have shape {old.kernel.shape}, got {array.shape}")
-        _check_engine(old.engine, old.geometry, array.dtype)
         operator = object.__new__(type(self))
         operator._set(Products(old.geometry, array, old.flip, old.engine, old.workers, old.plans), False)
         return operator
+
+    def to(self, library: str) -> Any:
+        """Return the same operator for the arrays of another library.
+
+        Parameters
+        ----------
+        library : {"numpy", "cupy"}
+            "cupy" copies the kernel to the device and returns an operator of `convmat.cupy`; "numpy" returns this one.
+
+        Returns
+        -------
+        operator
+            With the same engine, if there is one of that name, else with ``engine="auto"``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If CuPy is not installed.
+        """
+        if not isinstance(library, str):
+            raise TypeError(f"library must be a str, got {library!r}")
+        if library == "numpy":
+            return self
+        if library != "cupy":
+            raise ValueError(f"library must be 'numpy' or 'cupy', got {library!r}")
+        from convmat.cupy.operators import from_host
+
+        return from_host(self)
 
     def tosparse(self, format: str = "csr") -> Any:
         """Return the matrix in a sparse format, built anew.
@@ -243,12 +263,9 @@ class _ConvolutionOperator(LinearOperator):
             Prints as a table; its `estimates` hold the numbers.
         """
         wanted = np.result_type(self.dtype, self.dtype if dtype is None else dtype)
-        estimates = [
-            estimate
-            for transposed in (self._transposed, not self._transposed)
-            for estimate in plan(self.geometry, wanted, batch, transposed, self._products.machine)
-        ]
-        return Explanation(tuple(estimates))
+        directions = (self._transposed, not self._transposed)
+        plans = (self._products.plan(transposed, wanted, batch) for transposed in directions)
+        return Explanation(tuple(chain.from_iterable(plans)))
 
     def __repr__(self) -> str:
         conjugate = ", conjugated" if self._conjugated else ""
@@ -285,8 +302,9 @@ class Convolution(_ConvolutionOperator):
         As in `convolution_matrix`.
     engine : str
         How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
-        the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"gemm"`` multiplies gathered
-        inputs by the kernel with NumPy alone, ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
+        the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"separable"`` goes axis by axis
+        where the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone,
+        ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
 
@@ -351,8 +369,7 @@ class Convolution(_ConvolutionOperator):
             groups=groups,
             padding_mode=padding_mode,
         )
-        _check_options(flip, engine, geometry, array.dtype)
-        self._set(Products(geometry, array, bool(flip), engine, workers), False)
+        self._set(Products(geometry, array, flip, engine, workers), False)
 
 
 class TransposedConvolution(_ConvolutionOperator):
@@ -424,8 +441,7 @@ class TransposedConvolution(_ConvolutionOperator):
             output_padding=output_padding,
             output_shape=output_shape,
         )
-        _check_options(flip, engine, geometry, array.dtype)
-        self._set(Products(geometry, array, bool(flip), engine, workers), False)
+        self._set(Products(geometry, array, flip, engine, workers), False)
 
 
 def _restore(kind: type[_ConvolutionOperator], options: tuple[Any, ...], conjugated: bool) -> _ConvolutionOperator:
@@ -434,29 +450,9 @@ def _restore(kind: type[_ConvolutionOperator], options: tuple[Any, ...], conjuga
     return operator
 
 
-def _check_options(flip: object, engine: object, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> None:
-    if not isinstance(flip, bool | np.bool_):
-        raise TypeError(f"flip must be a bool, got {flip!r}")
-    if not isinstance(engine, str):
-        raise TypeError(f"engine must be a str, got {engine!r}")
-    _check_engine(engine, geometry, dtype)
-
-
-def _check_engine(engine: str, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> None:
-    """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
-    dtype = np.dtype(np.float64) if dtype.kind in "iu" else dtype
-    if engine == "auto":
-        return
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
-    own = geometry if geometry.padding_mode in ENGINES[engine].pads else geometry.padded
-    refusal = ENGINES[engine].refuses(own, dtype)
-    if refusal is not None:
-        raise ValueError(f"engine={engine!r} cannot do this convolution: {refusal}")
-
-
 def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not isinstance(out, np.ndarray):
+        check_host("out", out)
         raise TypeError(f"out must be an array or None, got {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from convmat.engines import ENGINES, Cost, Engine, Machine
+from convmat.engines import ENGINES, Cost, Engine, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
 
+_UNSEEN: Mapping[str, str | None] = MappingProxyType({})
 _PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
 
 
@@ -68,6 +70,7 @@ def plan(
     transposed: bool,
     machine: Machine,
     engines: Mapping[str, Engine] = ENGINES,
+    values: Mapping[str, str | None] = _UNSEEN,
 ) -> tuple[Estimate, ...]:
     """Estimate every engine, and choose the one whose product and share of the setup take least.
 
@@ -85,6 +88,8 @@ def plan(
         What to count with.
     engines : mapping of str to Engine
         What there is to choose from.
+    values : mapping of str to str or None
+        For engines that depend on the kernel's values, why they cannot use them, or None; missing ones are not chosen.
 
     Returns
     -------
@@ -108,6 +113,8 @@ def plan(
     for name, engine in engines.items():
         own = geometry if geometry.padding_mode in engine.pads else geometry.padded
         refusal = engine.refuses(own, dtype)
+        if refusal is None and isinstance(engine, SelectiveEngine):
+            refusal = values.get(name, "it depends on the kernel's values, which are not given")
         if refusal is None:
             costs[name] = engine.estimate(own, dtype, batch, transposed, machine)
         else:

@@ -10,11 +10,11 @@ import numpy as np
 
 from convmat.assembly import memory_limit
 from convmat.dtypes import Array, flip_spatial
-from convmat.engines import ENGINES, Bound, Machine
+from convmat.engines import ENGINES, Bound, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
 from convmat.parallel import count_workers
-from convmat.planner import plan
+from convmat.planner import Estimate, plan
 
 
 class Products:
@@ -29,7 +29,11 @@ class Products:
         workers: int | None,
         plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
     ) -> None:
-        self.geometry, self.flip, self.engine, self.workers = geometry, flip, engine, workers
+        if not isinstance(flip, bool | np.bool_):
+            raise TypeError(f"flip must be a bool, got {flip!r}")
+        if not isinstance(engine, str):
+            raise TypeError(f"engine must be a str, got {engine!r}")
+        self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
         self.kernel = kernel.copy()
         self.kernel.flags.writeable = False
         self.machine = Machine(workers=count_workers(workers), memory=memory_limit())
@@ -42,6 +46,38 @@ class Products:
         self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
         self._lock = Lock()
+        if engine != "auto":
+            self._check(engine)
+
+    def _check(self, name: str) -> None:
+        """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
+        if name not in ENGINES:
+            raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}")
+        dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
+        refusal = self._refusal(name, dtype)
+        if refusal is not None:
+            raise ValueError(f"engine={name!r} cannot do this convolution: {refusal}")
+
+    def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
+        """Return why an engine cannot do products of a dtype, or None."""
+        engine = ENGINES[name]
+        refusal = engine.refuses(self.engine_geometry(name), dtype)
+        if refusal is None and isinstance(engine, SelectiveEngine):
+            refusal = engine.refuses_values(self._engine_kernel(dtype))
+        return refusal
+
+    def _engine_kernel(self, dtype: np.dtype[Any]) -> Array:
+        """Return the kernel as engines take it."""
+        geometry = self.geometry
+        kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
+        shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
+        return np.ascontiguousarray(kernel, dtype).reshape(shape)
+
+    def plan(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
+        """Return the estimates for every engine."""
+        selective = [name for name, engine in ENGINES.items() if isinstance(engine, SelectiveEngine)]
+        values = {name: self._refusal(name, dtype) for name in selective}
+        return plan(self.geometry, dtype, batch, transposed, self.machine, values=values)
 
     def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
         """Return the name of the engine for a product, remembered by direction, dtype and batch."""
@@ -49,7 +85,7 @@ class Products:
             return self.engine
         key = transposed, dtype, batch
         if key not in self._chosen:
-            estimates = plan(self.geometry, dtype, batch, transposed, self.machine)
+            estimates = self.plan(transposed, dtype, batch)
             self._chosen[key] = next(estimate.engine for estimate in estimates if estimate.chosen)
         return self._chosen[key]
 
@@ -63,16 +99,12 @@ class Products:
         return self._bound[key]
 
     def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
-        engine = ENGINES[name]
-        geometry = self.engine_geometry(name)
-        refusal = engine.refuses(geometry, dtype)
+        refusal = self._refusal(name, dtype)
         if refusal is not None:
             raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
         if (name, dtype) not in self.plans:
-            self.plans[name, dtype] = engine.prepare(geometry, dtype, self.machine.workers)
-        kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
-        shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
-        return engine.bind(self.plans[name, dtype], np.ascontiguousarray(kernel, dtype).reshape(shape))
+            self.plans[name, dtype] = ENGINES[name].prepare(self.engine_geometry(name), dtype, self.machine.workers)
+        return ENGINES[name].bind(self.plans[name, dtype], self._engine_kernel(dtype))
 
     def engine_geometry(self, name: str) -> ConvolutionGeometry:
         """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""

@@ -17,7 +17,8 @@ from scipy.sparse import linalg
 from convmat import Convolution, TransposedConvolution
 from convmat.engines import ENGINES
 
-GENERAL = [name for name in ENGINES if name != "winograd"]  # which takes kernels of 3 × 3 alone
+LAYERS = [name for name in ENGINES if name != "separable"]  # which takes outer products alone and has tests of its own
+GENERAL = [name for name in LAYERS if name != "winograd"]  # which takes kernels of 3 × 3 alone
 FIXED = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 2), "padding_mode": "reflect"}
 
 
@@ -29,6 +30,10 @@ def operator_of(case, kernel, engine="auto", transposed=False, **options):
     return Convolution(kernel, case.input_shape, engine=engine, **case.options, **options)
 
 
+def engines(case, dtype):
+    return [name for name in engines_for(case, dtype) if name != "separable"] + ["auto"]
+
+
 @given(case=cases(), data=st.data(), transposed=st.booleans(), flip=st.booleans())
 def test_products_equal_the_oracle(case, data, transposed, flip):
     dtype, x_dtype = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(DTYPES))
@@ -38,7 +43,7 @@ def test_products_equal_the_oracle(case, data, transposed, flip):
     W = case.matrix(np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle)
     W = W.T if transposed else W
     batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2), (0,)]))
-    for engine in [*engines_for(case, result), "auto"]:
+    for engine in engines(case, result):
         A = operator_of(case, kernel, engine, transposed, flip=flip)
         assert A.shape == W.shape
         assert A.dtype == kernel.dtype
@@ -56,7 +61,7 @@ def test_products_equal_the_oracle(case, data, transposed, flip):
 @given(case=cases(), dtype=st.sampled_from(["float32", "float64", "complex64", "complex128"]), transposed=st.booleans())
 def test_adjoint(case, dtype, transposed):
     kernel = values(case.kernel_shape, dtype)
-    for engine in [*engines_for(case, dtype), "auto"]:
+    for engine in engines(case, dtype):
         A = operator_of(case, kernel, engine, transposed)
         x, y = values((A.shape[1],), dtype, 1), values((A.shape[0],), dtype, 2)
         Ax, Ahy = A @ x, A.H @ y
@@ -207,7 +212,7 @@ def test_with_kernel_prepares_once(monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("engine", ["auto", *LAYERS])
 def test_eight_threads_on_one_operator(engine):
     A = layer(engine)
     x = values((16, *A.input_shape), "float64")
@@ -225,7 +230,7 @@ def _product_in_child(A, x, queue):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("engine", ["auto", *(name for name in ENGINES if name != "torch")])  # OpenMP does not fork
+@pytest.mark.parametrize("engine", ["auto", *(name for name in LAYERS if name != "torch")])  # OpenMP does not fork
 def test_products_in_a_forked_child(engine):
     context = multiprocessing.get_context("fork")
     A = layer(engine)

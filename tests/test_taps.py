@@ -2,15 +2,13 @@
 
 import itertools
 import multiprocessing
-import os
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from test_imports import python
 
 from convmat.geometry import ConvolutionGeometry
 
@@ -120,7 +118,7 @@ def random_geometry(rng):
 @pytest.mark.parametrize("seed", range(300))
 def test_random_geometries(seed, monkeypatch):
     if seed % 3 == 0:  # many strips, shares of the rows, and pieces of planes
-        monkeypatch.setattr("convmat.engines.sweeps._PACKED", 1000)
+        monkeypatch.setattr("convmat.engines.sweeps.PACKED", 1000)
     rng = np.random.default_rng(seed)
     check(random_geometry(rng), DTYPES[seed % 4], batch=int(rng.choice([1, 2, 3])), workers=int(rng.choice([1, 2])))
 
@@ -293,16 +291,6 @@ def test_refuses_what_is_no_float():
     assert all(engine.refuses(LARGE, np.dtype(dtype)) is None for dtype in DTYPES)
 
 
-def python(code, **environment):
-    """Run code in another process, and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment}
-    run = subprocess.run(
-        [sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, (run.returncode, run.stderr[-2000:])
-    return run.stdout.split()
-
-
 def test_names_the_extra_where_numba_is_missing():
     printed = python(
         "import sys; sys.modules['numba'] = None\n"
@@ -382,15 +370,15 @@ def check_guarded():
     ]
     cases = [*edges, *(random_geometry(rng) for _ in range(100)), *SPECIAL.values()]
     for number, geometry in enumerate(cases):
-        sweeps._PACKED = 1000 if number % 3 == 0 else 1 << 19
+        sweeps.PACKED = 1000 if number % 3 == 0 else 1 << 19
         dtype, at_end = DTYPES[number % 4], number // 4 % 2 == 0
         kernel, x, y = operands(geometry, dtype, batch=1 + number % 2)
         for transposed, source, result in ((False, x, y), (True, y, x)):
             plan = engine.prepare(geometry, kernel.dtype, 1)
             products = engine.bind(plan, kernel)
             direction = plan.direction(transposed)
-            scratch = np.full(direction._scratch, np.nan, direction.number)
-            direction._pool.append(guarded(scratch, at_end))
+            scratch = np.full(direction._size, np.nan, direction.number)
+            direction._scratch.give_back(guarded(scratch, at_end))
             for sweep in direction.sweeps:
                 object.__setattr__(sweep, "tables", tuple(guarded(t, at_end) if t.size else t for t in sweep.tables))
             products._weights._made[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]

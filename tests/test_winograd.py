@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from test_taps import forward, guarded, operands, python, transpose
+from test_imports import python
+from test_taps import forward, guarded, operands, transpose
 
 from convmat.engines import winograd
 from convmat.engines.base import Machine
@@ -299,7 +300,7 @@ def check_guarded():
             plan = engine.prepare(geometry, kernel.dtype, 1)
             products = engine.bind(plan, kernel)
             direction = plan.direction(transposed)
-            direction._pool.append(guarded(np.full(direction.scratch, np.nan, dtype), at_end))
+            direction._scratch.give_back(guarded(np.full(direction.scratch, np.nan, dtype), at_end))
             direction.tables = tuple(guarded(table, at_end) for table in direction.tables)
             products._weights._made[transposed] = guarded(products._transformed(transposed), at_end)
             out = guarded(np.full_like(result, np.nan), at_end)

@@ -7,11 +7,12 @@ convolution V of the padded input, without padding.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Machine:
     workers: int = 1
     bandwidth: float = 10e9
     gemm: float = 40e9
-    fft: float = 4.5e9
+    fft: float = 4e9
     stream: float = 3e9
     call: float = 1.5e-6
     loading: float | None = None
@@ -104,6 +105,34 @@ class PerDirection(Generic[T]):
         return self._made[transposed]
 
 
+class Scratch:
+    """Memory that products use again, so that it need not be asked of the system each time.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of its elements.
+    pieces : int
+        How many arrays are kept, one for each thread of a product; more may be in use at once.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], pieces: int) -> None:
+        self._dtype = dtype
+        self._free: deque[Array] = deque(maxlen=pieces)
+
+    def take(self, size: int) -> Array:
+        """Return an array of so many elements or more, of any values; nobody else has it until it is given back."""
+        try:
+            array = self._free.pop()
+        except IndexError:
+            return np.zeros(size, self._dtype)
+        return array if array.size >= size else np.zeros(size, self._dtype)
+
+    def give_back(self, array: Array) -> None:
+        """Keep an array for the next product."""
+        self._free.append(array)
+
+
 class Bound(Protocol):
     """An engine with its kernel: computes products of C-contiguous arrays of the kernel's dtype.
 
@@ -137,3 +166,11 @@ class Engine(Protocol):
 
     def bind(self, plan: Any, kernel: Array) -> Bound:
         """Return the engine for one kernel, C-contiguous and of shape (C_out, C_in // groups, *k)."""
+
+
+@runtime_checkable
+class SelectiveEngine(Engine, Protocol):
+    """An engine that also depends on the values of the kernel."""
+
+    def refuses_values(self, kernel: Array) -> str | None:
+        """Return the sentence that tells the user why not with a kernel as `bind` takes it, or None."""

@@ -8,10 +8,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-LOADING, COMPILING = (
-    0.2,
-    3.0,
-)  # seconds until compiled loops can be called: from the disk's cache, and at the very first
+# Seconds until compiled loops can be called: to import numba, to load them from the disk's cache, and at the very first.
+IMPORTING, LOADING, COMPILING = 0.2, 0.25, 3.0
 
 
 def has_numba() -> bool:
@@ -24,7 +22,8 @@ def seconds_to_load(module: str, function: str) -> float:
     loaded = sys.modules.get(f"convmat.engines.{module}")
     if loaded is not None and getattr(loaded, function).signatures:
         return 0.0
-    return LOADING if _is_cached(f"{module}.{function}") else COMPILING
+    importing = 0.0 if "numba" in sys.modules else IMPORTING
+    return importing + (LOADING if _is_cached(f"{module}.{function}") else COMPILING)
 
 
 @cache

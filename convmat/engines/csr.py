@@ -1,7 +1,11 @@
-"""The engine that stores W, or Wᵀ, as CSR and multiplies row blocks of it in threads."""
+"""The engine that stores W, or Wᵀ, as CSR and multiplies row blocks of it in threads.
+
+SciPy multiplies, or, where the matrix is large and numba installed, the compiled loop in `convmat.engines.rowloops`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +15,14 @@ from scipy import sparse
 from convmat.assembly import assemble
 from convmat.axis import PADDING_MODES
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch
+from convmat.engines.compiled import has_numba
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
+_CHUNKS = 4  # blocks for each thread, so that they end at about the same time
+_COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
 
 
 class CSREngine:
@@ -34,11 +41,15 @@ class CSREngine:
     ) -> Cost:
         """Count one pass over the matrix for each product, and one of writing it before the first."""
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
-        # One thread takes about 1 ns for a nonzero, and as much again for every 6 bytes of further columns.
-        entries = geometry.nnz * (1 + dtype.itemsize / 6 * (batch - 1)) * 1e-9
-        workers = machine.workers if geometry.nnz > _SERIAL else 1
-        seconds = max(entries, (matrix + vectors) / machine.bandwidth) / workers + 4 * machine.call
-        return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, matrix)
+        # One thread takes about 0.7 ns for a nonzero, and somewhat more for each further column.
+        entries = geometry.nnz * (0.7 + (0.55 + dtype.itemsize / 20) * (batch - 1)) * 1e-9
+        state = float(matrix)
+        if _is_compiled(geometry.nnz):
+            entries *= 0.75
+            state += batch // 4 * 4 * geometry.shape[not transposed] * dtype.itemsize
+        workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
+        seconds = max(entries, machine.moving(matrix + vectors)) / workers + 4 * machine.call
+        return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry; the pattern of the matrix is written with its values."""
@@ -55,46 +66,80 @@ class CSRProducts:
 
     def __init__(self, geometry: ConvolutionGeometry, workers: int, kernel: Array) -> None:
         self._geometry, self._workers, self._kernel = geometry, workers, kernel
-        self._blocks = PerDirection[list[tuple[int, int, Any]]]()
+        self._multiply = PerDirection[Callable[[Array, Array], None]]()
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by W."""
-        self._product(False, x, out)
+        self._multiply.get(False, self._build)(x.reshape(len(x), -1), out.reshape(len(out), -1))
 
     def transpose(self, y: Array, out: Array) -> None:
         """Multiply by Wᵀ."""
-        self._product(True, y, out)
+        self._multiply.get(True, self._build)(y.reshape(len(y), -1), out.reshape(len(out), -1))
 
-    def _product(self, transposed: bool, x: Array, out: Array) -> None:
-        columns, results = x.reshape(len(x), -1), out.reshape(len(out), -1)
-        single = len(x) == 1
-        operand = columns[0] if single else np.ascontiguousarray(columns.T)
-
-        def multiply(first: int, last: int, block: Any) -> None:
-            product = block @ operand
-            results[:, first:last] = product if single else product.T
-
-        run_blocks(multiply, self._blocks.get(transposed, self._cut), self._workers)
-
-    def _cut(self, transposed: bool) -> list[tuple[int, int, Any]]:
-        """Return the matrix in blocks of rows with about as many nonzeros: (first row, last row, view)."""
+    def _build(self, transposed: bool) -> Callable[[Array, Array], None]:
+        """Return what multiplies vectors (B, columns) by the matrix, into (B, rows)."""
         matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
-        pieces = max(1, min(self._workers, matrix.nnz // _SERIAL))
-        if pieces == 1:
-            return [(0, matrix.shape[0], matrix)]
-        data, indices, indptr = matrix.data, matrix.indices, matrix.indptr
-        cuts = np.searchsorted(indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
+        pieces = max(1, min(_CHUNKS * self._workers, matrix.nnz // _SERIAL)) if self._workers > 1 else 1
+        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
-        blocks = []
-        for first, last in pairwise(cuts):
-            begin, end = indptr[first], indptr[last]
-            rows = sparse.csr_array(
-                (data[begin:end], indices[begin:end], indptr[first : last + 1] - begin),
-                shape=(last - first, matrix.shape[1]),
-            )
-            rows.has_canonical_format = True
-            blocks.append((first, last, rows))
-        return blocks
+        multiply = _compiled_product if _is_compiled(matrix.nnz) else _scipy_product
+        return multiply(matrix, list(pairwise(cuts)), self._workers)
+
+
+def _is_compiled(nnz: int) -> bool:
+    return nnz >= _COMPILED and has_numba()
+
+
+def _scipy_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
+    """Return SciPy's product, of one block of rows after the other: it releases the GIL."""
+    whole = len(cuts) == 1
+    blocks = [(first, last, matrix if whole else _rows(matrix, first, last)) for first, last in cuts]
+
+    def multiply(x: Array, out: Array) -> None:
+        single = len(x) == 1
+        operand = x[0] if single else np.ascontiguousarray(x.T)
+
+        def multiply_block(first: int, last: int, block: Any) -> None:
+            product = block @ operand
+            out[:, first:last] = product if single else product.T
+
+        run_blocks(multiply_block, blocks, workers)
+
+    return multiply
+
+
+def _rows(matrix: Any, first: int, last: int) -> Any:
+    """Return a view of rows of a CSR matrix, with an `indptr` of its own."""
+    begin, end = matrix.indptr[first], matrix.indptr[last]
+    arrays = matrix.data[begin:end], matrix.indices[begin:end], matrix.indptr[first : last + 1] - begin
+    rows = sparse.csr_array(arrays, shape=(last - first, matrix.shape[1]))
+    rows.has_canonical_format = True
+    return rows
+
+
+def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
+    """Return the product by the compiled loop, which writes straight into the result and waits for no sum."""
+    from convmat.engines.rowloops import GROUP, interleave, multiply_rows
+
+    index = f"u{matrix.indices.itemsize}"
+    data, columns = matrix.data, matrix.shape[1]
+    arrays = matrix.indptr.view(index), matrix.indices.view(index), data
+    scratch = Scratch(data.dtype, 1)
+    slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))
+
+    def multiply(x: Array, out: Array) -> None:
+        groups = len(x) // GROUP
+        grouped = scratch.take(groups * GROUP * columns)
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        vectors, neighbours, results = (array.__array_interface__["data"][0] for array in (x, grouped, out))
+        if groups:
+            copies = [(*piece, data, vectors, neighbours, columns, groups) for piece in slices]
+            run_blocks(interleave, copies, workers)
+        blocks = [(*cut, *arrays, vectors, neighbours, results, len(x), matrix.shape) for cut in cuts]
+        run_blocks(multiply_rows, blocks, workers)
+        scratch.give_back(grouped)
+
+    return multiply
 
 
 engine = CSREngine()

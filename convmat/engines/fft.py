@@ -13,7 +13,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 from convmat.axis import Axis
 from convmat.dtypes import Array
@@ -22,6 +21,8 @@ from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
 Index = tuple[Any, ...]
+
+_CACHED = 1 << 16  # bytes of spectra that are multiplied by one call: more would leave the first-level cache
 
 
 class FFTEngine:
@@ -52,8 +53,13 @@ class FFTEngine:
         moved = count * size * real * complex_size * (4 * planes + 2 * pairs)
         spectra = pairs * size * real * complex_size
         rate = machine.fft * 8 / np.finfo(dtype).dtype.itemsize
-        seconds = count * (transforms / rate + products / machine.stream) / min(machine.workers, max(count, 1))
-        seconds += count * 25 * machine.call
+        work = transforms / rate + products / machine.stream
+        seconds = (1.3 if transposed else 1) * count * work / min(machine.workers, max(count, 1))
+        rows, terms = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
+        if transposed:
+            rows, terms = terms, rows
+        steps = -(-rows // _rows_at_once(rows, int(size * real * complex_size)))
+        seconds += count * (25 + geometry.groups * steps * 2 * terms) * machine.call
         return Cost(count * (transforms + products), moved, seconds, transforms * pairs / planes / rate, spectra)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
@@ -165,29 +171,40 @@ class FFTProducts:
         x = x.reshape(groups, len(x) // groups, *x.shape[1:])
         rows, terms = (inner, outer) if transposed else (outer, inner)
         result = np.empty((groups, rows, *x.shape[2:]), x.dtype)
-        scratch = np.empty(x.shape[2:], x.dtype)
-        for group, row in product(range(groups), range(rows)):
+        # As many rows at once as stay in a cache: fewer calls.
+        step = _rows_at_once(rows, prod(x.shape[2:]) * x.itemsize)
+        scratch = np.empty((step, *x.shape[2:]), x.dtype)
+        for group, first in product(range(groups), range(0, rows, step)):
+            total = result[group, first : first + step]
             for term in range(terms):
-                factor = spectrum[group, term, row] if transposed else spectrum[group, row, term]
+                factors = (spectrum[group, term] if transposed else spectrum[group, :, term])[first : first + step]
                 if term == 0:
-                    np.multiply(factor, x[group, term], out=result[group, row])
+                    np.multiply(factors, x[group, term], out=total)
                 else:
-                    np.multiply(factor, x[group, term], out=scratch)
-                    result[group, row] += scratch
+                    np.multiply(factors, x[group, term], out=scratch[: len(total)])
+                    total += scratch[: len(total)]
         return result.reshape(groups * rows, *x.shape[2:])
 
     def _transform(self, x: Array) -> Array:
+        import scipy.fft  # here, since it takes a tenth of the time to import this package
+
         function: Any = scipy.fft.fftn if self._complex else scipy.fft.rfftn
         spectrum: Array = function(x, self._plan.lengths, self._axes, workers=self._transform_workers())
         return spectrum
 
     def _inverse(self, spectrum: Array) -> Array:
+        import scipy.fft
+
         function: Any = scipy.fft.ifftn if self._complex else scipy.fft.irfftn
         x: Array = function(spectrum, self._plan.lengths, self._axes, workers=self._transform_workers())
         return x
 
     def _transform_workers(self) -> int:
         return self._plan.workers if prod(self._plan.tiles) == 1 else 1
+
+
+def _rows_at_once(rows: int, row_bytes: int) -> int:
+    return max(1, min(rows, _CACHED // row_bytes))
 
 
 def _tile(geometry: ConvolutionGeometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -202,7 +219,7 @@ def _tile_axis(axis: Axis) -> tuple[int, int]:
     best: tuple[float, int, int] | None = None
     length = axis.reach + 1
     while True:
-        length = scipy.fft.next_fast_len(max(length, min(64, span + axis.reach)), real=True)
+        length = _fast_length(max(length, min(64, span + axis.reach)))
         count = ceil(span / (length - axis.reach))
         cost = count * length * (log2(length) + 8)  # 8: passes over a tile besides its transform
         if best is None or cost < best[0]:
@@ -210,6 +227,24 @@ def _tile_axis(axis: Axis) -> tuple[int, int]:
         if count == 1:
             return best[1], best[2]
         length = length * 5 // 4 + 1
+
+
+def _fast_length(least: int) -> int:
+    """Return the next length without a prime factor above 5, as `scipy.fft.next_fast_len` does, which plans need not import.
+
+    Examples
+    --------
+    >>> [_fast_length(least) for least in (1, 7, 1001, 65537)]
+    [1, 8, 1024, 65610]
+    """
+    best, fives = 1 << (least - 1).bit_length(), 1
+    while fives < best:
+        odd = fives
+        while odd < best:
+            best = min(best, odd << (-(-least // odd) - 1).bit_length())
+            odd *= 3
+        fives *= 5
+    return best
 
 
 engine = FFTEngine()

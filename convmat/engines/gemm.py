@@ -1,20 +1,26 @@
 """The engine that needs NumPy alone: blocks of im2col times the kernel as a matrix, through BLAS where the dtype has it.
 
 Only a block of the k²-fold copy exists at a time, so that it stays in a cache.
+
+The transpose gathers too where it is a convolution itself, at stride 1: of the outputs with a border of zeros, by the kernel
+reversed and with its channels exchanged. At other strides, and where the border would be most of it, each tap's products are
+added to the inputs that it read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from convmat.dtypes import Array
+from convmat.dtypes import Array, flip_spatial
 from convmat.engines.base import Cost, Machine
 from convmat.geometry import ConvolutionGeometry
+from convmat.padding import pad
 from convmat.parallel import run_blocks, single_threaded_blas
 
 Index = tuple[Any, ...]
@@ -37,75 +43,123 @@ class GemmEngine:
     def estimate(
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
     ) -> Cost:
-        """Count the copy of every tap, written and read once in a cache, and the arithmetic."""
-        outputs = prod(geometry.spatial_output)
-        taps = geometry.in_channels * prod(geometry.spatial_kernel)
-        flops = 2.0 * batch * outputs * taps * geometry.out_channels / geometry.groups
-        columns = float(batch * outputs * taps * dtype.itemsize)
+        """Count the copy of every tap, written and read in a cache, and the arithmetic."""
+        kernel_bytes = dtype.itemsize * prod(geometry.kernel_shape)
+        mirrored = _mirrored(geometry)
+        moved = batch * sum(geometry.shape) * dtype.itemsize
+        state = float(kernel_bytes if mirrored is None else 2 * kernel_bytes)
+        scatters = transposed and mirrored is None
+        if transposed and mirrored is not None:
+            geometry = mirrored.padded
+            moved += 2 * batch * geometry.shape[1] * dtype.itemsize
+        outputs, offsets = prod(geometry.spatial_output), prod(geometry.spatial_kernel)
         rows = geometry.out_channels // geometry.groups
-        if dtype.kind in "iu":
-            rate = 1e9
-        else:  # a product with few rows is bound by reading the columns
-            rate = 0.7 * machine.gemm * 8 / dtype.itemsize * min(1, rows / 4) * (0.25 if dtype.kind == "c" else 1)
-        blocks = batch * -(-outputs * taps * dtype.itemsize // _BLOCK)
-        calls = 10 + 2 * (1 + (prod(geometry.spatial_kernel) if transposed else 1)) * blocks
-        work = flops / rate + (3 if transposed else 0.9) * columns / machine.bandwidth
-        seconds = work / (machine.workers if flops > 2 * _SERIAL else 1) + calls * machine.call
-        moved = 2 * columns + batch * sum(geometry.shape) * dtype.itemsize
-        return Cost(flops, moved, seconds, 0.0, float(geometry.out_channels * taps * dtype.itemsize))
+        columns = float(batch * outputs * geometry.in_channels * offsets * dtype.itemsize)
+        flops = 2.0 * columns / dtype.itemsize * rows
+        rate = 1e9 if dtype.kind in "iu" else 0.85 * machine.gemm * 8 / dtype.itemsize
+        rate *= 0.25 if dtype.kind == "c" else 1
+        # A product with one row reads the columns only once; lines are copied one by one. Threads share the arithmetic.
+        passes = 4 if scatters else (0.75 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
+        calls = 10 + 2 * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
+        seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
+        results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
+        seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call
+        return Cost(flops, 2 * columns + moved, seconds, 0.0, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
-        """Choose how many outputs of the first axis make a block of columns."""
-        taps = geometry.in_channels * prod(geometry.spatial_kernel)
-        line = taps * prod(geometry.spatial_output[1:]) * dtype.itemsize
-        return geometry, max(1, _BLOCK // line), workers
+        """Keep the geometry, and that of the transpose where it is a convolution."""
+        return geometry, _mirrored(geometry), workers
 
     def bind(self, plan: Any, kernel: Array) -> GemmProducts:
         """Return the products of one kernel."""
-        geometry, lines, workers = plan
-        groups = geometry.groups
-        return GemmProducts(geometry, kernel.reshape(groups, kernel.shape[0] // groups, -1), lines, workers)
+        geometry, mirrored, workers = plan
+        grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
+        if mirrored is None:
+            return GemmProducts(_Blocks(geometry, grouped, workers), None, None)
+        reverse = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
+        blocks = _Blocks(mirrored.padded, reverse, workers)
+        return GemmProducts(_Blocks(geometry, grouped, workers), mirrored, blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class GemmProducts:
     """Products with V and Vᵀ."""
 
-    geometry: ConvolutionGeometry
-    kernel: Array  # (groups, C_out / groups, C_in / groups · ∏ k)
-    lines: int
-    workers: int
+    blocks: _Blocks
+    mirrored: ConvolutionGeometry | None
+    mirrored_blocks: _Blocks | None
 
     def forward(self, x: Array, out: Array) -> None:
+        """Multiply by V."""
+        self.blocks.gather(x, out)
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Multiply by Vᵀ."""
+        if self.mirrored is None or self.mirrored_blocks is None:
+            self.blocks.scatter(y, out)
+            return
+        inner = self.mirrored.padded
+        bordered = np.empty((len(y), inner.in_channels, *inner.spatial_input), y.dtype)
+        pad(y, self.mirrored, bordered)
+        self.mirrored_blocks.gather(bordered, out)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Products with V, and additions with Vᵀ, block by block."""
+
+    geometry: ConvolutionGeometry
+    kernel: Array  # (groups, C_out / groups, C_in / groups, *k)
+    workers: int
+
+    @cached_property
+    def matrix(self) -> Array:
+        """The kernel as matrices (groups, C_out / groups, C_in / groups · ∏ k)."""
+        return self.kernel.reshape(*self.kernel.shape[:2], -1)
+
+    @cached_property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The ranges of outputs of the first axis whose columns are computed at a time."""
+        count, *others = self.geometry.spatial_output
+        lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * self.kernel.itemsize))
+        return [(first, min(first + lines, count)) for first in range(0, count, lines)]
+
+    def gather(self, x: Array, out: Array) -> None:
         """Multiply the kernel by the columns that gather each output's taps."""
-        groups, rows, taps = self.kernel.shape
+        groups, rows, taps = self.matrix.shape
         outputs = self.geometry.spatial_output
         windows = self._windows(x)
         out = out.reshape(len(x), groups, rows, *outputs)
+        ranges = self.ranges
+        # Where all outputs of a group are less than a block, several groups make one.
+        several = max(1, _BLOCK // (taps * prod(outputs) * self.kernel.itemsize)) if len(ranges) == 1 else 1
 
-        def multiply(item: int, first: int, last: int) -> None:
-            at: Index = (item, ..., slice(first, last), *(slice(None),) * (len(outputs) - 1))
-            columns = windows[at].reshape(groups, taps, -1)  # copies, unless the kernel is a point
-            view = out[item, :, :, first:last]
-            view[...] = np.matmul(self.kernel, columns).reshape(view.shape)
+        def multiply(item: int, group: int, first: int, last: int) -> None:
+            some = slice(group, group + several)
+            at: Index = (item, some, ..., slice(first, last), *(slice(None),) * (len(outputs) - 1))
+            gathered = windows[at]
+            columns = gathered.reshape(len(gathered), taps, -1)  # copies, unless the kernel is a point
+            view = out[item, some, :, first:last]
+            view[...] = np.matmul(self.matrix[some], columns).reshape(view.shape)
 
-        self._run(multiply, [(item, *lines) for item in range(len(x)) for lines in self._blocks()])
+        starts = range(0, groups, several)
+        self._run(multiply, [(item, group, *lines) for item in range(len(x)) for group in starts for lines in ranges])
 
-    def transpose(self, y: Array, out: Array) -> None:
+    def scatter(self, y: Array, out: Array) -> None:
         """Multiply by the transposed kernel, and add each tap's row to the inputs that it gathered."""
         geometry = self.geometry
-        groups, rows, _ = self.kernel.shape
+        groups, rows, _ = self.matrix.shape
         lengths = geometry.spatial_kernel
         windows = self._windows(out)
         y = y.reshape(len(y), groups, rows, *geometry.spatial_output)
-        kernel = self.kernel.swapaxes(1, 2).reshape(groups, -1, prod(lengths), rows)
+        kernel = self.matrix.swapaxes(1, 2).reshape(groups, -1, prod(lengths), rows)
         offsets = list(product(*map(range, lengths)))
         out[...] = 0
 
         def multiply(item: int, low: int, high: int) -> None:
             # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
             part = kernel[:, low:high].reshape(groups, -1, rows)
-            for first, last in self._blocks():
+            for first, last in self.ranges:
                 columns = np.matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
                 columns = columns.reshape(groups, high - low, *lengths, last - first, *y.shape[4:])
                 for offset in offsets:
@@ -116,11 +170,6 @@ class GemmProducts:
         parts = min(self.workers, channels) if len(y) == 1 else 1
         cuts = [channels * part // parts for part in range(parts + 1)]
         self._run(multiply, [(item, *cut) for item in range(len(y)) for cut in pairwise(cuts)])
-
-    def _blocks(self) -> list[tuple[int, int]]:
-        """Return the ranges of outputs of the first axis whose columns are gathered at a time."""
-        count = self.geometry.spatial_output[0]
-        return [(first, min(first + self.lines, count)) for first in range(0, count, self.lines)]
 
     def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:
         """Share blocks among threads where BLAS can be held at one; else BLAS has the threads."""
@@ -140,6 +189,20 @@ class GemmProducts:
         moves = tuple(step * stride for step, stride in zip(steps, geometry.stride, strict=True))
         shape = (*x.shape[:3], *geometry.spatial_kernel, *geometry.spatial_output)
         return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:3], *taps, *moves))
+
+
+def _mirrored(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
+    """Return the convolution that is the transpose of one; None where there is none, or zeros would be most of its input."""
+    axes = geometry.axes
+    if geometry.stride != (1,) * len(axes) or prod(a.size + a.reach for a in axes) > 2 * prod(a.size for a in axes):
+        return None
+    return ConvolutionGeometry(
+        (geometry.in_channels, geometry.out_channels // geometry.groups, *geometry.spatial_kernel),
+        (geometry.out_channels, *geometry.spatial_output),
+        padding=tuple((axis.reach, axis.size - axis.outputs) for axis in axes),
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+    )
 
 
 engine = GemmEngine()

@@ -290,3 +290,15 @@ def pointer(typing: Any, address: Any, like: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(like.dtype)(types.intp, like), generate
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Begin to load an element of an array that will be read soon; any index will do."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        Code(builder, 8).prefetch(builder.ptrtoint(builder.gep(view.data, [arguments[1]]), _I64))
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate

@@ -29,7 +29,7 @@ import numpy as np
 from convmat.axis import IntArray
 from convmat.engines.patterns import Line, Pattern, banded, patterns
 
-_PACKED = 1 << 19  # bytes of a strip's packed copy, for about half of a second-level cache
+PACKED = 1 << 19  # bytes of a strip's packed copy, for about half of a second-level cache
 _SHARES = 4  # tasks for each worker, so that they end at about the same time
 _NONE = -(1 << 56)  # in sums of offsets: outside; in sums of taps: none
 
@@ -166,7 +166,7 @@ class _Builder:
         target = prod(self.shape) * fit.parts
         row_distance = self.axes[-2].kinds[0].step * self.shape[-1] if self.banded else target
         sizes = [
-            strips, per_strip, shares, self.groups, blocks, weights <= _PACKED,
+            strips, per_strip, shares, self.groups, blocks, weights <= PACKED,
             self.groups * self.sources * source, self.sources * source,
             self.groups * self.results * target, self.results * target, target,
             self.grid[-1], prod(self.grid), last.phases * fit.parts, last.kinds[0].step * fit.parts,
@@ -279,7 +279,7 @@ class _Builder:
         as_it_is = self.fit.parts == 1 and all(
             axis.phases == 1 and axis.start == 0 and axis.extent == axis.size for axis in self.axes
         )
-        near = self.sources * prod(self.grid) * self.fit.itemsize <= _PACKED or blocks == 1
+        near = self.sources * prod(self.grid) * self.fit.itemsize <= PACKED or blocks == 1
         return as_it_is and near and self._run_length(self._runs(width)[0]) >= width
 
     def _division(self, positions: IntArray, width: int, blocks: int, weights: int, direct: bool) -> tuple[int, int]:
@@ -287,7 +287,7 @@ class _Builder:
         workers = self.fit.workers
         wanted = -(-_SHARES * workers // self.groups) if workers > 1 else 1
         shares = 1
-        if weights > _PACKED and blocks >= 2 * workers:  # better than to read all weights again for each strip
+        if weights > PACKED and blocks >= 2 * workers:  # better than to read all weights again for each strip
             shares = min(wanted, blocks)
         per_strip = max(1, len(positions) * shares // max(wanted, shares))
         bytes_ = self.sources * self.fit.parts * self.fit.itemsize
@@ -296,7 +296,7 @@ class _Builder:
         gaps = np.diff(self.offset[order])[~changes]
         while per_strip > 1 and not direct:
             length = _longest(positions, per_strip) + width
-            if (length * (1 + changes.sum()) + np.minimum(gaps, length).sum()) * bytes_ <= _PACKED:
+            if (length * (1 + changes.sum()) + np.minimum(gaps, length).sum()) * bytes_ <= PACKED:
                 break
             per_strip = per_strip * 3 // 4
         return shares, per_strip

@@ -8,7 +8,6 @@ cached on disk, for the processor they were compiled for.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.engines.patterns import fold
-from convmat.engines.sweeps import Fit, Sweep, sweeps
+from convmat.engines.sweeps import PACKED, Fit, Sweep, sweeps
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
@@ -58,7 +57,9 @@ class TapsEngine:
         positions = prod(geometry.spatial_output)
         lanes = 64 * parts // dtype.itemsize
         rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
-        if inner == 1 == outer:  # neighbouring outputs are rows of a tile, and large kernels leave little else to do
+        if inner == 1 == outer and sum(length > 1 for length in geometry.spatial_kernel) == 1:
+            efficiency = 0.5  # each product has a load of its own
+        elif inner == 1 == outer:  # neighbouring outputs are rows of a tile, and large kernels leave little else to do
             efficiency = 0.75 + 0.6 * min(1, prod(geometry.spatial_kernel) / 500)
         else:
             efficiency = min(1, 0.6 + rows / 10)
@@ -69,7 +70,9 @@ class TapsEngine:
         seconds = 5.5 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
         loading = seconds_to_load("taploops", "run_tasks") if machine.loading is None else machine.loading
         setup = 1e-3 + state / machine.bandwidth + loading
-        return Cost(flops, moved, seconds, setup, state)
+        source = geometry.shape[not transposed] // geometry.groups * dtype.itemsize
+        scratch = machine.workers * min(source, PACKED)
+        return Cost(flops, moved, seconds, setup, state + scratch)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
         """Return a plan; the tables of a direction are built when it is first used."""
@@ -138,12 +141,12 @@ class Direction:
     number: np.dtype[Any]
     work: float
     workers: int
-    _pool: deque[Array] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         """Bound the memory of all threads together."""
-        self._scratch = max((sweep.scratch for sweep in self.sweeps), default=1)
-        self.workers = max(1, min(self.workers, _SCRATCH // (self._scratch * self.number.itemsize)))
+        self._size = max((sweep.scratch for sweep in self.sweeps), default=1)
+        self.workers = max(1, min(self.workers, _SCRATCH // (self._size * self.number.itemsize)))
+        self._scratch = Scratch(self.number, self.workers)
 
     def product(self, weights: list[Array], source: Array, out: Array) -> None:
         """Compute one product."""
@@ -164,12 +167,9 @@ class Direction:
         run_blocks(self._run, blocks, workers)
 
     def _run(self, start: int, stop: int, arguments: tuple[Any, ...], tables: tuple[Any, ...]) -> None:
-        try:
-            scratch = self._pool.pop()
-        except IndexError:
-            scratch = np.empty(self._scratch, self.number)
+        scratch = self._scratch.take(self._size)
         self.run_tasks(start, stop, *arguments, scratch, *tables)
-        self._pool.append(scratch)
+        self._scratch.give_back(scratch)
 
 
 class TapsProducts:

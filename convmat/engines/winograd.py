@@ -24,7 +24,6 @@ errors are about those of a direct sum; larger tiles would need fewer products s
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -34,7 +33,7 @@ import numpy as np
 
 from convmat.axis import IntArray
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
@@ -89,7 +88,9 @@ class WinogradEngine:
         seconds = 4 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
         loading = seconds_to_load("winoloops", "run_tasks") if machine.loading is None else machine.loading
         setup = 1e-3 + 8 * state / machine.bandwidth + loading
-        return Cost(flops, moved + state, seconds, setup, state)
+        vector_bytes = 16 * 64 * (channels[0] + min(channels[1], _RESULTS))
+        scratch = machine.workers * max(_CACHE, channels[1] // (8 * lanes) * vector_bytes)
+        return Cost(flops, moved + state, seconds, setup, state + min(scratch, _SCRATCH))
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> WinogradPlan:
         """Return a plan; the tables of a direction are built when it is first used."""
@@ -194,7 +195,7 @@ class Direction:
     def __post_init__(self) -> None:
         """Bound the memory of all threads together."""
         self.workers = max(1, min(self.workers, _SCRATCH // (self.scratch * self.dtype.itemsize)))
-        self._pool: deque[Array] = deque(maxlen=self.workers)
+        self._scratch = Scratch(self.dtype, self.workers)
 
     def product(self, weights: Array, source: Array, out: Array) -> None:
         """Compute one product."""
@@ -218,12 +219,9 @@ class Direction:
         run_blocks(self._run, blocks, workers)
 
     def _run(self, start: int, stop: int, arguments: tuple[Any, ...]) -> None:
-        try:
-            scratch = self._pool.pop()
-        except IndexError:
-            scratch = np.zeros(self.scratch, self.dtype)
+        scratch = self._scratch.take(self.scratch)
         self.run_tasks(start, stop, *arguments, scratch, *self.tables)
-        self._pool.append(scratch)
+        self._scratch.give_back(scratch)
 
 
 class WinogradProducts:
