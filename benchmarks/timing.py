@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -27,8 +27,9 @@ def interleave(
     Parameters
     ----------
     candidates : mapping of str to callable
-        Each runs once in every round, or as often as it takes to fill a turn. The order rotates from round to round:
-        what runs after a candidate that frees much memory is not always the same.
+        Each runs once in every round, or as often as it takes the fastest to fill a turn; all equally often, because the
+        first call of a turn gets memory that is fresh and the others may not. The order rotates from round to round, and
+        turns back after each cycle: what runs after a candidate that frees much memory is not always the same.
     budget : float
         Seconds after which no further round is begun.
     rounds : (int, int)
@@ -38,7 +39,7 @@ def interleave(
         call is a turn: for what takes seconds and has been called before.
     """
     names = list(candidates)
-    calls = {name: _calls(run) if warm_up else 1 for name, run in candidates.items()}
+    calls = _calls(candidates.values()) if warm_up else 1
     times: Times = {name: [] for name in names}
     collects = gc.isenabled()
     gc.disable()
@@ -48,8 +49,9 @@ def interleave(
             if turn >= rounds[0] and perf_counter() - start > budget:
                 break
             first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                times[name].append(_seconds(candidates[name], calls[name]))
+            order = names[first:] + names[:first]
+            for name in reversed(order) if turn // len(names) % 2 else order:
+                times[name].append(_seconds(candidates[name], calls))
             gc.collect()
     finally:
         if collects:
@@ -87,11 +89,13 @@ class Elsewhere:
         return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
-def _calls(run: Callable[[], object]) -> int:
-    """Return how many calls make a turn, after a first call that warms up."""
-    if _seconds(run, 1) > 10 * _TURN:
-        return 1
-    return ceil(_TURN / max(_seconds(run, 3), 1e-7))
+def _calls(candidates: Iterable[Callable[[], object]]) -> int:
+    """Return how many calls make a turn, after first calls that warm up."""
+    seconds = []
+    for run in candidates:
+        once = _seconds(run, 1)
+        seconds.append(once if once > 10 * _TURN else max(_seconds(run, 3), 1e-7))
+    return max(1, min(ceil(_TURN / min(seconds)), int(10 * _TURN / max(seconds))))
 
 
 def _seconds(run: Callable[[], object], calls: int) -> float:

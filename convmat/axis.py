@@ -12,65 +12,62 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import gcd
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
+_NOTHING: IntArray = np.zeros(0, np.int64)
+
 PADDING_MODES = ("zeros", "circular", "reflect", "symmetric", "replicate")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The nonzeros of one row of an axis, by ascending column.
-
-    Attributes
-    ----------
-    columns : range or int64 array
-        The distinct columns.
-    taps : slice or int64 array
-        The taps that the columns are read through, in the order of the columns.
-    starts : int64 array or None
-        Where each column's taps begin in `taps`; None means one tap for each column.
-    """
-
-    columns: range | IntArray
-    taps: slice | IntArray
-    starts: IntArray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Consecutive rows that repeat: row r + period has the taps of row r, and its columns plus `shift`.
 
     Attributes
     ----------
     start : int
         The first row.
-    rows : tuple of Row
-        The rows of the first period.
-    count : int
-        The number of periods.
+    period : int
+        The number of rows after which they repeat.
+    periods : int
+        How many of them there are.
     shift : int
         What each period adds to the columns.
     """
 
     start: int
-    rows: tuple[Row, ...]
-    count: int
+    period: int
+    periods: int
     shift: int
 
-    @property
-    def period(self) -> int:
-        """The number of rows of a period."""
-        return len(self.rows)
 
-    @property
-    def entries(self) -> int:
-        """The number of nonzeros of a period."""
-        return sum(len(row.columns) for row in self.rows)
+class Table(NamedTuple):
+    """The nonzeros of some rows of an axis, one row of the axis a column here, by ascending column of the axis.
+
+    Attributes
+    ----------
+    columns : int64 array (most, rows)
+        The columns, as many for each row as the longest one has.
+    taps : int64 array (most, rows) or (most, 1)
+        The taps that they are read through; from the number of taps on, sums of taps: the first is that of the first part
+        of `merged`.
+    inside : bool array (most, rows)
+        Which of them there are.
+    merged : int64 array
+        Taps that read the same source, one sum after the other.
+    starts : int64 array
+        Where each sum begins.
+    """
+
+    columns: IntArray
+    taps: IntArray
+    inside: npt.NDArray[np.bool_]
+    merged: IntArray = _NOTHING
+    starts: IntArray = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,17 @@ class Axis:
     @property
     def entries(self) -> int:
         """The number of nonzeros of the axis' matrix."""
-        return _pairs(self) if self.mode == "zeros" else sum(run.count * run.entries for run in self.runs())
+        return _pairs(self) if self.mode == "zeros" else _entries(self)
+
+    def count(self, transposed: bool, start: int, stop: int) -> int:
+        """Return the number of nonzeros of rows `start` to `stop` of the axis' matrix."""
+        if (start, stop) == (0, self.rows(transposed)):
+            return self.entries
+        total = 0
+        for run in self.runs(transposed, start, stop):
+            rows = np.arange(run.start, run.start + run.period, dtype=np.int64)
+            total += run.periods * int(np.count_nonzero(self.table(transposed, rows).inside))
+        return total
 
     def sources(self, outputs: IntArray) -> IntArray:
         """Return the input positions that the given outputs read, one column for each tap; −1 reads nothing."""
@@ -149,29 +156,76 @@ class Axis:
         folded = np.where(position < 0, -edge - position, position)
         return np.where(folded >= n, 2 * (n - 1) + edge - folded, folded)
 
-    def table(
-        self, transposed: bool, start: int, stop: int, dtype: npt.DTypeLike
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """List the column of every tap in rows `start` to `stop`; zeros padding only.
+    def most(self, transposed: bool) -> int:
+        """Return how many nonzeros a row has at most; the padding modes that fold may give border rows more."""
+        return -(-self.taps // (self.stride // gcd(self.stride, self.dilation))) if transposed else self.taps
 
-        Returns
-        -------
-        columns : array (taps, rows)
-            In the order of the columns, which for the transpose is the last tap first.
-        outside : bool array (taps, rows)
-            Where a tap reads nothing.
-        """
-        rows = np.arange(start, stop, dtype=dtype)
-        reach = np.arange(0, self.reach + 1, self.dilation, dtype=dtype)[:, None]
-        unsigned = f"u{rows.itemsize}"  # in which negative numbers are large
+    def table(self, transposed: bool, rows: IntArray) -> Table:
+        """List the nonzeros of the given rows of the axis' matrix, which ascend."""
+        if self.mode != "zeros":
+            return self._folded_table(transposed, rows)
         if not transposed:
-            source = (rows * self.stride - self.before) + reach
-            return source, source.view(unsigned) >= self.size
-        output = (rows + self.before) - reach[::-1]
+            taps = np.arange(self.taps, dtype=np.int64)[:, None]
+            columns = taps * self.dilation + (rows * self.stride - self.before)
+            return Table(columns, taps, columns.view(np.uint64) < self.size)  # in which negative numbers are large
+        # Output o reads source r through tap t: o·stride + t·dilation = r + before. The taps that meet a source lie on one
+        # residue class modulo the step.
+        common = gcd(self.stride, self.dilation)
+        step, most = self.stride // common, self.most(True)
+        taps = np.arange((most - 1) * step, -1, -step, dtype=np.int64)[:, None]
+        rows = rows + self.before
+        if step > 1:
+            taps = taps + rows // common * pow(self.dilation // common, -1, step) % step
+        columns = rows - taps * self.dilation
         if self.stride == 1:
-            return output, output.view(unsigned) >= self.outputs
-        output, phase = np.divmod(output, self.stride)
-        return output, (output.view(unsigned) >= self.outputs) | (phase != 0)
+            return Table(columns, taps, columns.view(np.uint64) < self.outputs)
+        columns //= self.stride
+        inside = columns.view(np.uint64) < self.outputs
+        if most * step > self.taps:
+            inside &= taps < self.taps
+        if common > 1:
+            inside &= rows % common == 0
+        return Table(columns, taps, inside)
+
+    def _folded_table(self, transposed: bool, rows: IntArray) -> Table:
+        """Sort the (row, column, tap) triples of the given rows, and merge those that differ in the tap alone."""
+        outputs = self._readers(rows) if transposed else rows
+        sources = self.sources(outputs)
+        if transposed:
+            row = np.searchsorted(rows, sources)
+            reader, tap = np.nonzero(rows.take(row, mode="clip") == sources)
+            row, column = row[reader, tap], outputs[reader]
+            order = np.lexsort((column, row))
+        else:
+            row, tap = np.divmod(np.arange(sources.size, dtype=np.int64), self.taps)
+            column = sources.ravel()
+            order = np.lexsort((column, row))
+        row, column, tap = row[order], column[order], tap[order]
+        first = np.ones(row.size, bool)
+        np.logical_or(row[1:] != row[:-1], column[1:] != column[:-1], out=first[1:])
+        starts = np.flatnonzero(first)
+        sizes = np.diff(starts, append=row.size)
+        row, column, merges = row[starts], column[starts], sizes > 1
+        taps = tap[starts]
+        taps[merges] = np.arange(self.taps, self.taps + np.count_nonzero(merges))
+        lengths = np.bincount(row, minlength=rows.size)
+        slot = np.arange(row.size) - (np.cumsum(lengths) - lengths)[row]
+        listed = np.zeros((2, lengths.max(initial=0), rows.size), np.int64)
+        listed[:, slot, row] = column, taps
+        inside = np.arange(listed.shape[1])[:, None] < lengths
+        sizes_merged = sizes[merges]
+        return Table(
+            listed[0], listed[1], inside, tap[np.repeat(merges, sizes)], np.cumsum(sizes_merged) - sizes_merged
+        )
+
+    def _readers(self, rows: IntArray) -> IntArray:
+        """Return, ascending, all outputs that read any of the given sources, directly or folded, and maybe others."""
+        reach = np.arange(0, self.reach + 1, self.dilation, dtype=np.int64)
+        outside = np.r_[-self.before : 0, self.size : self.size + self.overrun]
+        positions = np.concatenate([rows, outside])[:, None] + self.before - reach
+        outputs, remainder = np.divmod(positions, self.stride)
+        readers: IntArray = np.unique(outputs[(remainder == 0) & (outputs >= 0) & (outputs < self.outputs)])
+        return readers
 
     def runs(self, transposed: bool = False, start: int = 0, stop: int | None = None) -> list[Run]:
         """Describe rows `start` to `stop` of the axis' matrix.
@@ -191,12 +245,11 @@ class Axis:
         rows = self.rows(transposed)
         stop = rows if stop is None else stop
         low, high = self._affine_rows(transposed)
-        listed = self._listed_sources if transposed else self._listed_outputs
         affine = self._affine_sources if transposed else self._affine_outputs
         return [
-            *listed(start, min(stop, low)),
+            *_alone(start, min(stop, low)),
             *affine(max(start, low), min(stop, high)),
-            *listed(max(start, high), stop),
+            *_alone(max(start, high), stop),
         ]
 
     def _affine_rows(self, transposed: bool) -> tuple[int, int]:
@@ -220,10 +273,12 @@ class Axis:
         """Cut outputs where a tap enters or leaves the input; between cuts, each output moves on by the stride."""
         if start >= stop:
             return
-        spans = [span for span in map(self.span, range(self.taps)) if span[0] < span[1]]
-        cuts = {start, stop, *(cut for span in spans for cut in span if start < cut < stop)}
-        for first, last in pairwise(sorted(cuts)):
-            yield Run(first, (self._output(first),), last - first, self.stride)
+        cuts = {start, stop}
+        for origin in range(self.before, self.before - self.reach - 1, -self.dilation):
+            cuts.add(-(-origin // self.stride))
+            cuts.add((self.size - 1 + origin) // self.stride + 1)
+        for first, last in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
+            yield Run(first, 1, last - first, self.stride)
 
     def _affine_sources(self, start: int, stop: int) -> Iterator[Run]:
         """Cut sources, taken in periods of the stride, where a tap's first or last output comes; a period moves by 1."""
@@ -237,69 +292,13 @@ class Axis:
                 first = tap * self.dilation - self.before - start
                 cuts.update(cut for o in (low, high) if 0 < (cut := (first + o * stride) // stride) < periods)
         for first, last in pairwise(sorted(cuts)):
-            row = start + first * stride
-            yield Run(row, tuple(map(self._source, range(row, row + stride))), last - first, 1)
-        tail = start + periods * stride
-        if tail < stop:
-            yield Run(tail, tuple(map(self._source, range(tail, stop))), 1, 0)
+            yield Run(start + first * stride, stride, last - first, 1)
+        yield from _alone(start + periods * stride, stop)
 
-    def _output(self, output: int) -> Row:
-        """Return what one output reads inside the input."""
-        step = self.dilation
-        origin = output * self.stride - self.before
-        first = max(0, -(origin // step))
-        last = max(first, min(self.taps, (self.size - 1 - origin) // step + 1))
-        return Row(range(origin + first * step, origin + last * step, step), slice(first, last))
 
-    def _source(self, source: int) -> Row:
-        """Return the outputs that read one source of the input itself: o·stride + t·dilation = source + before."""
-        common = gcd(self.stride, self.dilation)
-        step, position = self.stride // common, source + self.before
-        last = min(self.taps - 1, position // self.dilation)
-        first = max(0, -(((self.outputs - 1) * self.stride - position) // self.dilation))
-        if position % common:
-            return Row(range(0), slice(0, 0))
-        # The taps that meet the source lie on one residue class modulo the step.
-        residue = position // common * pow(self.dilation // common, -1, step) % step
-        first += (residue - first) % step
-        last -= (last - residue) % step
-        if last < first:
-            return Row(range(0), slice(0, 0))
-        low, high = ((position - tap * self.dilation) // self.stride for tap in (last, first))
-        columns = range(low, high + 1, self.dilation // common)
-        return Row(columns, slice(last, first - 1 if first else None, -step))
-
-    def _listed_outputs(self, start: int, stop: int) -> Iterator[Run]:
-        """List outputs one by one, their sources sorted and merged."""
-        if start >= stop:
-            return
-        sources = self.sources(np.arange(start, stop, dtype=np.int64))
-        order = np.argsort(sources, axis=1, kind="stable")
-        sources = np.take_along_axis(sources, order, axis=1)
-        for output, columns, taps in zip(range(start, stop), sources, order, strict=True):
-            yield Run(output, (_merge(columns, taps),), 1, 0)
-
-    def _listed_sources(self, start: int, stop: int) -> Iterator[Run]:
-        """List sources one by one, with every output that reads them, directly or folded."""
-        if start >= stop:
-            return
-        positions = [(start, stop), (-self.before, 0), (self.size, self.size + self.overrun)]
-        readers = np.unique(np.concatenate([np.arange(*self._readers(*span), dtype=np.int64) for span in positions]))
-        sources = self.sources(readers)
-        reader, taps = np.nonzero((sources >= start) & (sources < stop))
-        sources, outputs = sources[reader, taps], readers[reader]
-        order = np.lexsort((taps, outputs, sources))
-        sources, outputs, taps = sources[order], outputs[order], taps[order]
-        cuts = np.searchsorted(sources, np.arange(start, stop + 1)).tolist()
-        for source, (first, last) in zip(range(start, stop), pairwise(cuts), strict=True):
-            yield Run(source, (_merge(outputs[first:last], taps[first:last]),), 1, 0)
-
-    def _readers(self, first: int, last: int) -> tuple[int, int]:
-        """Return the range of outputs that read any of the positions `first` to `last` of the padded input."""
-        if first >= last:
-            return 0, 0
-        low = max(0, -((self.reach - first - self.before) // self.stride))
-        return low, max(low, min(self.outputs, (last - 1 + self.before) // self.stride + 1))
+def _alone(start: int, stop: int) -> list[Run]:
+    """Return the run of rows that do not repeat."""
+    return [Run(start, stop - start, 1, 0)] if start < stop else []
 
 
 @lru_cache
@@ -308,9 +307,11 @@ def _pairs(axis: Axis) -> int:
     return sum(high - low for low, high in map(axis.span, range(axis.taps)))
 
 
-def _merge(columns: IntArray, taps: IntArray) -> Row:
-    """Merge the equal ones among sorted columns."""
-    starts = np.flatnonzero(np.concatenate([[True], columns[1:] != columns[:-1]])) if columns.size else columns
-    if starts.size == columns.size:
-        return Row(columns, taps)
-    return Row(columns[starts], taps, starts)
+@lru_cache
+def _entries(axis: Axis) -> int:
+    """Return the number of nonzeros, which for the padding modes that fold is less where taps read the same source."""
+    total = 0
+    for run in axis.runs():
+        sources = np.sort(axis.sources(np.arange(run.start, run.start + run.period, dtype=np.int64)), axis=1)
+        total += run.periods * (run.period + int(np.count_nonzero(sources[:, 1:] != sources[:, :-1])))
+    return total

@@ -1,8 +1,8 @@
 """Writes the nonzeros of rows of W or Wᵀ, at about the speed at which memory can be filled.
 
-A row of the matrix is a product of one row of each axis, so the nonzeros of a product of runs are strided arrays: the
-pattern of one block of rows, and the same again plus a constant for each next block. A pattern is written once, into
-arrays small enough for a cache, and the matrix is written from it by whole-array copies and additions.
+A row of the matrix is a product of one row of each axis, and away from the borders the rows of an axis repeat. So a
+block of rows has one pattern of data, indices and row ends: it is listed once, and each next block is that plus a constant.
+Axes whose rows are all in the pattern make blocks large; one axis is cut into blocks; those before it repeat them.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Iterator
 from contextvars import copy_context
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from convmat.axis import Row, Run
-from convmat.dtypes import Array, flip_spatial
+from convmat.axis import IntArray
+from convmat.dtypes import Array
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
 
 Span = tuple[int, int]
 
-_BLOCK = 3072  # entries of a pattern: its data and indices stay in a 48 KiB first-level cache
-_LINE = 49152  # entries of a pattern that spans whole lines of the axes after it: stays in the second-level cache
-_TABLE = 1 << 17  # cells of a table, at most; more would take memory to speak of
-_TABLE_FOR_RUNS = 4000  # cells of a table that cost as much as writing one product of runs
-_WORTH = 1 << 15  # entries for which writing a pattern first costs less than the short inner loops it saves
+_BLOCK = 3072  # entries of a pattern of several rows: its data and indices stay in a 48 KiB first-level cache
+_LINE = 1 << 15  # entries of a pattern that spans whole axes: stays in the second-level cache
+_TABLE = 1 << 17  # entries that are listed at once; more would take memory to speak of
+_CHUNK = 1 << 23  # bytes that are written by all patterns before the next bytes, so that they are still in a cache
 _BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
-_SERIAL = 1 << 17  # entries for which another thread is worth waking
+_SERIAL = 1 << 21  # entries for which another thread is worth waking, which lists the patterns once more
 
 
 class MatrixRows:
@@ -36,24 +36,24 @@ class MatrixRows:
 
     def __init__(self, geometry: ConvolutionGeometry, kernel: Array, transposed: bool) -> None:
         axes, groups = geometry.axes, geometry.groups
-        outer, inner = geometry.out_channels // groups, geometry.in_channels // groups
-        taps = geometry.spatial_kernel
-        kernel = kernel.reshape(groups, outer, inner, *taps)
+        kernel = kernel.reshape(
+            groups, geometry.out_channels // groups, geometry.in_channels // groups, *geometry.spatial_kernel
+        )
         if transposed:
             kernel = kernel.swapaxes(1, 2)
-        self.kernel = kernel.reshape(-1, *kernel.shape[2:])  # (row channels, column channels of a group, *taps)
+        self._kernel = kernel.reshape(-1, *kernel.shape[2:])  # (row channels, column channels of a group, *taps)
         self._group_size = kernel.shape[1]
-        self.rows = (len(self.kernel), *(axis.rows(transposed) for axis in axes))
-        columns = [axis.rows(not transposed) for axis in axes]
+        self._rows = (len(self._kernel), *(axis.rows(transposed) for axis in axes))
         # Columns between channels, then between positions of each axis.
-        self._steps = [prod(columns[i:]) for i in range(len(axes) + 1)]
-        self.shape = (prod(self.rows), self.kernel.shape[1] * groups * self._steps[0])
-        self._axes, self._transposed = axes, transposed
-        self._known: dict[tuple[int, Span], list[Run]] = {}
+        self.strides = [1]
+        for axis in reversed(axes):
+            self.strides.insert(0, self.strides[0] * axis.rows(not transposed))
+        self.shape = (prod(self._rows), self._kernel.shape[1] * groups * self.strides[0])
+        self.axes, self.transposed = axes, transposed
 
     def count(self, start: int, stop: int) -> int:
         """Return the number of nonzeros of a range of rows."""
-        return sum(self._entries(box) for box in _boxes(start, stop, self.rows))
+        return sum(self._entries(box) for box in _boxes(start, stop, self._rows))
 
     def write(self, start: int, stop: int, data: Array, indices: Array, ends: Array, workers: int = 1) -> None:
         """Write a range of rows.
@@ -76,316 +76,306 @@ class MatrixRows:
 
         def write_block(first: int, last: int) -> None:
             begin = self.count(start, first) if first > start else 0
-            boxes = list(_boxes(first, last, self.rows))
+            boxes = list(_boxes(first, last, self._rows))
             for box in boxes:
                 row, rows = first - start, prod(high - low for low, high in box)
                 end = data.size if last == stop and box is boxes[-1] else begin + self._entries(box)
                 self._write_box(box, data[begin:end], indices[begin:end], ends[row : row + rows], begin)
                 first, begin = first + rows, end
 
-        pieces = min(workers, data.size // _SERIAL, stop - start)
-        line = self.rows[-1] if self.rows[-1] * 4 * pieces <= stop - start else 1  # whole lines if they are short
-        cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
-        blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
         if data.size < _TABLE:
             write_block(start, stop)
-        else:
-            copy_context().run(run_blocks, write_large_block, blocks, workers)
-
-    def _runs(self, axis: int, span: Span) -> list[Run]:
-        """Return the runs of a range of rows of one axis."""
-        if (axis, span) not in self._known:
-            self._known[axis, span] = self._axes[axis].runs(self._transposed, *span)
-        return self._known[axis, span]
+            return
+        pieces = min(workers, data.size // _SERIAL, stop - start)
+        line = self._rows[-1] if self._rows[-1] * 4 * pieces <= stop - start else 1  # whole lines if they are short
+        cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
+        blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
+        copy_context().run(run_blocks, write_large_block, blocks, workers)
 
     def _entries(self, box: tuple[Span, ...]) -> int:
         """Return the number of nonzeros of a box: a range of channels, and a range of rows of each axis."""
-        entries: int = (box[0][1] - box[0][0]) * self.kernel.shape[1]
-        for i, (axis, span) in enumerate(zip(self._axes, box[1:], strict=True)):
-            whole = span == (0, axis.rows(self._transposed)) and axis.mode == "zeros"
-            entries *= axis.pairs if whole else sum(run.count * run.entries for run in self._runs(i, span))
-        return entries
+        (first, last), *spans = box
+        counts = (axis.count(self.transposed, *span) for axis, span in zip(self.axes, spans, strict=True))
+        return (last - first) * int(self._kernel.shape[1]) * prod(counts)
 
     def _write_box(self, box: tuple[Span, ...], data: Array, indices: Array, ends: Array, begin: int) -> None:
         """Write the rows of a box into contiguous arrays; `begin` is the number of entries before it."""
+        if not data.size:
+            ends[...] = begin
+            return
         (first, last), *spans = box
-        kernel, integer = self.kernel[first:last], indices.dtype.type
-        between = self._steps[0]  # columns between channels
-        columns = np.arange(0, kernel.shape[1] * between, between, dtype=indices.dtype)
-        base = np.arange(first, last, dtype=indices.dtype)[:, None] // integer(self._group_size)
-        base *= integer(kernel.shape[1] * between)
-        target = _Entries(data.reshape(len(kernel), -1), indices.reshape(len(kernel), -1), base)
-        ends = ends.reshape(len(kernel), -1)
-        if self._small(spans, kernel.size):
-            size = kernel.shape[1] * between
-            wide = np.dtype(np.int64) if size * len(spans) > np.iinfo(indices.dtype).max else indices.dtype
-            axes = zip(self._axes, spans, strict=True)
-            tables = [axis.table(self._transposed, *span, wide) for axis, span in axes]
-            if self._transposed:
-                kernel = flip_spatial(kernel, len(spans))
-            lengths = _write_tables(tables, self._steps[1:], kernel, columns.astype(wide, copy=False), size, target)
-            np.cumsum(lengths, out=ends[0])
-            ends[1:] = ends[0]
-            if len(kernel) > 1 or begin:
-                ends += (np.arange(len(kernel), dtype=ends.dtype) * integer(target.data.shape[1]) + integer(begin))[
-                    :, None
-                ]
-        else:
-            runs = [self._runs(i, span) for i, span in enumerate(spans)]
-            _write_ends(runs, kernel.shape[1], begin, ends)
-            if data.size:
-                _Writer(runs, self._steps[1:], target).write(target, 0, kernel, columns, _Place())
-
-    def _small(self, spans: list[Span], kernel_size: int) -> bool:
-        """Tell whether a box has so few nonzeros, or so many products of runs, that a table of all taps is cheaper."""
-        pairs = list(zip(self._axes, spans, strict=True))
-        cells = kernel_size * prod(last - first for _, (first, last) in pairs)
-        products = prod(min(last - first, 2 * axis.taps + 1) for axis, (first, last) in pairs)
-        return cells <= min(_TABLE, _TABLE_FOR_RUNS * products) and all(axis.mode == "zeros" for axis in self._axes)
-
-
-def _write_tables(
-    tables: list[tuple[Array, Array]],
-    steps: list[int],
-    kernel: Array,
-    columns: Array,
-    size: int,
-    target: _Entries,
-) -> Array:
-    """Write a small box from tables of all taps of all rows; return row lengths."""
-    integer, complete = columns.dtype.type, True
-    position = np.zeros((1, 1), columns.dtype)  # (taps, rows) of the axes so far, from the last on
-    lengths = np.full(1, columns.size, columns.dtype)
-    for (own, outside), step in zip(reversed(tables), reversed(steps), strict=True):
-        lengths = ((len(own) - np.add.reduce(outside, axis=0, dtype=columns.dtype))[:, None] * lengths).ravel()
-        own *= integer(step)
-        if outside.any():
-            own[outside] = integer(-size)  # so that every sum with it is negative
-            complete = False
-        position = (own[:, None, :, None] + position[:, None]).reshape(own.shape[0] * len(position), -1)
-    if columns.size > 1:
-        position = (columns[:, None, None] + position).reshape(-1, len(lengths))
-    kernel = kernel.reshape(len(kernel), 1, -1)
-    position = position.T  # (rows, taps)
-    if complete:
-        target.data.reshape(len(kernel), *position.shape)[...] = kernel
-        np.add(target.base[..., None], position, out=target.indices.reshape(len(kernel), *position.shape))
-        return lengths
-    data = np.empty((len(kernel), *position.shape), kernel.dtype)
-    data[...] = kernel
-    flat: Array = position.ravel()
-    cells = np.flatnonzero(flat >= 0)
-    data.reshape(len(kernel), -1).take(cells, axis=1, out=target.data, mode="clip")
-    np.add(target.base, flat.take(cells), out=target.indices)
-    return lengths
-
-
-def _write_ends(runs: list[list[Run]], width: int, entry: int, ends: Array) -> None:
-    """Write where each row's entries end, for rows (channels, all rows of the axes) and `width` entries a channel."""
-    integer = ends.dtype.type
-    if len(runs) == 1:
-        per_channel = width * _write_progression(runs[0], width, entry, ends[0])
-        ends[1:] = ends[0] + np.arange(1, len(ends), dtype=ends.dtype)[:, None] * integer(per_channel)
-        return
-    # Rows of all axes but the first few end as they do for a single entry of those few, scaled by their entries.
-    lead, count = 1, sum(run.count * run.period for run in runs[0])
-    while count < 16 and lead + 1 < len(runs):
-        count *= sum(run.count * run.period for run in runs[lead])
-        lead += 1
-    line = np.ones(1, ends.dtype)
-    for axis in reversed(runs[lead:]):
-        lengths = _lengths(axis, ends.dtype)
-        line = (
-            ((np.cumsum(lengths, dtype=ends.dtype) - lengths) * line[-1])[:, None] + lengths[:, None] * line
-        ).ravel()
-    starts, widths = np.zeros(1, ends.dtype), np.full(1, width, ends.dtype)
-    for axis in runs[:lead]:
-        lengths = _lengths(axis, ends.dtype)
-        before = np.cumsum(lengths, dtype=ends.dtype)
-        starts = (starts[:, None] * before[-1] + widths[:, None] * (before - lengths)).ravel()
-        widths = (widths[:, None] * lengths).ravel()
-    per_channel = int(starts[-1] + widths[-1]) * int(line[-1])
-    for channel, out in enumerate(ends.reshape(len(ends), count, line.size)):
-        np.multiply(widths[:, None], line, out=out)
-        out += (starts * line[-1] + integer(entry + channel * per_channel))[:, None]
-
-
-def _lengths(runs: list[Run], dtype: np.dtype[Any]) -> Array:
-    """Return the number of entries of each row of one axis."""
-    periods = [np.array([len(row.columns) for row in run.rows], dtype) for run in runs]
-    if all(run.period == 1 for run in runs):
-        return np.repeat(np.concatenate(periods), [run.count for run in runs])
-    return np.concatenate([np.tile(period, run.count) for period, run in zip(periods, runs, strict=True)])
-
-
-def _write_progression(runs: list[Run], width: int, entry: int, ends: Array) -> int:
-    """Write where the rows of one axis end, at `width` entries for each of the axis' own; return the number of those."""
-    row = total = 0
-    for run in runs:
-        period = np.cumsum([width * len(row.columns) for row in run.rows], dtype=ends.dtype)
-        fit = max(1, min(run.count, _BLOCK // run.period))
-        step = int(period[-1])
-        pattern = (np.arange(fit, dtype=ends.dtype)[:, None] * ends.dtype.type(step) + period).ravel()
-        whole, rest = divmod(run.count, fit)
-        starts = np.arange(whole, dtype=ends.dtype) * ends.dtype.type(fit * step) + ends.dtype.type(entry)
-        size = whole * pattern.size
-        np.add(starts[:, None], pattern, out=ends[row : row + size].reshape(whole, -1))
-        rest *= run.period
-        np.add(pattern[:rest], ends.dtype.type(entry + whole * fit * step), out=ends[row + size : row + size + rest])
-        row, entry = row + size + rest, entry + run.count * step
-        total += run.count * run.entries
-    return total
-
-
-class _Entries(NamedTuple):
-    """Data and indices of consecutive rows, the same rows for several row channels."""
-
-    data: Array  # (channels, entries)
-    indices: Array  # (channels, entries), or (1, entries) in a pattern
-    base: Array  # (channels, 1) or (1, 1): what is added to the columns
-
-
-class _Place(NamedTuple):
-    """Where a pattern is written: the first entry, what is added to its columns, and how both repeat."""
-
-    entry: int = 0
-    column: int = 0
-    counts: tuple[int, ...] = ()
-    entry_steps: tuple[int, ...] = ()
-    column_steps: tuple[int, ...] = ()
-
-    def moved(self, entry: int, column: int = 0) -> _Place:
-        return _Place(self.entry + entry, self.column + column, self.counts, self.entry_steps, self.column_steps)
-
-    def repeated(self, count: int, entry: int, column: int) -> _Place:
-        if count == 1:
-            return self
-        counts, entries, columns = (*self.counts, count), (*self.entry_steps, entry), (*self.column_steps, column)
-        return _Place(self.entry, self.column, counts, entries, columns)
+        shape = last - first, -1
+        channel = np.arange(first, last, dtype=indices.dtype)
+        column = channel // self._group_size * (self._kernel.shape[1] * self.strides[0])
+        target = _Block(data.reshape(shape), indices.reshape(shape), ends.reshape(shape))
+        end = np.arange(begin, begin + data.size, target.data.shape[1], dtype=ends.dtype)
+        _Writer(self, spans, self._kernel[first:last], target, column, end)
 
 
 class _Part(NamedTuple):
-    """A run of one axis, with what the writer needs of it."""
+    """Consecutive rows of an axis: the first ones are listed, and the others repeat them."""
 
-    run: Run
-    entries: int  # of a period
-    before: int  # entries of the runs before it
-    rows: list[tuple[Row, Array]]  # of a period, with their columns in the matrix
-    shift: int  # of the columns in the matrix, by a period
+    start: int
+    rows: int
+    times: int
+    shift: int  # of the columns in the matrix, from one to the next
+
+
+class _List(NamedTuple):
+    """The listed rows of one axis, each nonzero as one number: its tap in the high bits, its column in the low ones."""
+
+    codes: IntArray  # (most, rows)
+    inside: npt.NDArray[np.bool_]  # (most, rows): where there is a nonzero
+    lengths: IntArray  # (rows,): number of nonzeros
+    before: IntArray  # (rows + 1,): nonzeros listed before each row
+    parts: list[tuple[_Part, int, int]]  # with the listed rows and all nonzeros of the axis before them
+    total: int  # nonzeros of the axis in all parts, listed or not
+
+
+class _Block(NamedTuple):
+    """Consecutive rows for several row channels. In a pattern, indices and ends are what all channels have in common."""
+
+    data: Array  # (channels, entries)
+    indices: Array  # (channels, entries)
+    ends: Array  # (channels, rows)
+
+
+class _Place(NamedTuple):
+    """Where a block is written, and how it repeats."""
+
+    row: int = 0
+    entry: int = 0
+    repeats: tuple[tuple[int, int, int, int], ...] = ()  # count; rows, entries and columns from one to the next
+
+    def moved(self, rows: int, entries: int) -> _Place:
+        return _Place(self.row + rows, self.entry + entries, self.repeats)
+
+    def repeated(self, count: int, rows: int, entries: int, columns: int) -> _Place:
+        if count == 1 and self.repeats:
+            return self
+        return self._replace(repeats=(*self.repeats, (count, rows, entries, columns)))
+
+
+class _Step(NamedTuple):
+    """A pattern, and views (channels, *repeats, entries or rows) of the places that it is written to."""
+
+    data: tuple[Array, Array]
+    indices: tuple[Array, Array, Array]
+    ends: tuple[Array, Array, Array]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it writes for a channel and one of the first repeats."""
+        return sum(views[0][0, 0].nbytes for views in self)
+
+    def write(self, channels: slice, repeats: slice) -> None:
+        """Write it for a range of the channels and a range of the first repeats."""
+        out, pattern = self.data
+        out[channels, repeats] = pattern[channels]
+        for out, base, pattern in (self.indices, self.ends):
+            np.add(base[channels, repeats], pattern, out=out[channels, repeats])
 
 
 class _Writer:
-    """Writes the product of the rows of all axes, axis by axis: every run of an axis times all of the axes after it."""
+    """Writes a box of rows: channels times a span of each axis."""
 
-    def __init__(self, runs: list[list[Run]], steps: list[int], target: _Entries) -> None:
-        self.tail = [1]  # entries of all axes from one on, for one entry of the axes before it
-        self.parts: list[list[_Part]] = []
-        for axis, step in zip(reversed(runs), reversed(steps), strict=True):
-            parts, before = [], 0
-            for run in axis:
-                rows = [(row, _columns(row, step, target.indices.dtype)) for row in run.rows if len(row.columns)]
-                part = _Part(run, run.entries, before, rows, run.shift * step)
-                before += run.count * part.entries
-                parts.append(part)
-            # Largest first: memory is then touched for the first time, and in order, by the run that fills most of it.
-            self.parts.insert(0, sorted((part for part in parts if part.rows), key=lambda part: -part.run.count))
-            self.tail.insert(0, self.tail[0] * before)
-        # Patterns must take no memory to speak of.
-        size = target.data.shape[1]
-        self.block, self.line = min(_BLOCK, size // 8), min(_LINE, size // 8)
-
-    def write(
-        self, target: _Entries, axis: int, kernel: Array, columns: Array, place: _Place, plain: bool = False
+    def __init__(
+        self, matrix: MatrixRows, spans: list[Span], kernel: Array, target: _Block, column: Array, end: Array
     ) -> None:
-        """Write all rows of the axes from `axis` on, for the entries (kernel values and columns) of the axes before it."""
-        if axis == len(self.parts):
-            _repeat(kernel.reshape(len(kernel), columns.size), columns, target, place)
-            return
-        width = columns.size * self.tail[axis + 1]
-        for part in self.parts[axis]:
-            count, size = part.run.count, part.entries * width
-            here = place.moved(part.before * width)
-            fit = 0
-            if not plain:
-                fit = min(count, self.block // size) or int(axis + 1 < len(self.parts) and size <= self.line)
-            worth = count * size * prod(place.counts) > max(_WORTH, fit * size)
-            if worth and fit * part.run.period * self.tail[axis + 1] > 1:
-                self.write_blocks(target, axis, part, fit, size, kernel, columns, here)
+        self.axes, self.transposed, self.strides = matrix.axes, matrix.transposed, matrix.strides
+        self.bits = matrix.shape[1].bit_length()
+        self.spans, self.sizes = spans, [stop - start for start, stop in spans]
+        self.target, self.column, self.end = target, column, end
+        # The last axes are listed whole, as far as a pattern can span them; the one before is cut into blocks.
+        entries, cut = kernel.shape[1] * prod(axis.most(self.transposed) for axis in self.axes), len(spans) - 1
+        while cut and entries * self.sizes[cut] <= _LINE:
+            entries, cut = entries * self.sizes[cut], cut - 1
+        whole = not cut and entries * self.sizes[0] <= _LINE
+        self.cut, self.room = (
+            cut,
+            (self.sizes[0], 0) if whole else (max(1, _BLOCK // entries), max(1, _LINE // entries)),
+        )
+        self.write(kernel)
+
+    def write(self, kernel: Array) -> None:
+        """List the rows that others follow from, so many at once as take little memory, and write everything from them."""
+        lists: list[_List] = []
+        for axis in range(len(self.axes) - 1, 0, -1):
+            listed, kernel = self.list_axis(axis, self.parts(axis), kernel)
+            lists.insert(0, listed)
+        self.entries_after = [prod(listed.total for listed in lists[axis:]) for axis in range(len(self.axes))]
+        self.rows_after = [prod(self.sizes[axis + 1 :]) for axis in range(len(self.axes))]
+        most = kernel.shape[1] * self.axes[0].most(self.transposed) * prod(listed.codes.size for listed in lists)
+        before, groups, nbytes = 0, [], 0
+        for parts in _batches(self.parts(0), max(1, _TABLE // most)):
+            first, extended = self.list_axis(0, parts, kernel, before)
+            before = first.total
+            self.lists = [first, *lists]
+            self.pattern = self.list_rows(extended)
+            if self.pattern.ends.size == self.target.ends.shape[1]:  # nothing repeats
+                self.target.data[...], indices, ends = self.pattern
+                np.add(self.column[:, None], indices, out=self.target.indices)
+                np.add(self.end[:, None], ends, out=self.target.ends)
+                return
+            self.starts = np.concatenate([[0], self.pattern.ends])
+            groups += [list(self.steps_of(0, placed, 0, kernel.shape[1], _Place())) for placed in first.parts]
+            nbytes += self.pattern.data.nbytes
+            if nbytes > self.target.data.nbytes // 16:
+                _write_groups(groups)
+                groups, nbytes = [], 0
+        _write_groups(groups)
+
+    def parts(self, axis: int) -> list[_Part]:
+        """Tell which rows of an axis are listed."""
+        start, stop = self.spans[axis]
+        room, most = self.room if axis == self.cut else (1, 1) if axis < self.cut else (stop - start,) * 2
+        if room >= stop - start:
+            return [_Part(start, stop - start, 1, 0)]
+        parts: list[_Part] = []
+        for run in self.axes[axis].runs(self.transposed, start, stop):
+            fit = max(1, room // run.period)
+            blocks = run.periods // fit
+            if blocks > 1:
+                parts.append(_Part(run.start, fit * run.period, blocks, fit * run.shift * self.strides[axis + 1]))
             else:
-                here = here.repeated(count, size, part.shift)
-                self.write_period(target, axis, part, kernel, columns, here, plain)
+                blocks = 0
+            # What is left over is listed, together with what is left before it.
+            alone, stop = run.start + blocks * fit * run.period, run.start + run.periods * run.period
+            if parts and parts[-1].times == 1 and parts[-1].rows + stop - alone <= most:
+                alone = parts.pop().start
+            parts += [_Part(first, min(most, stop - first), 1, 0) for first in range(alone, stop, most)]
+        return parts
 
-    def write_period(
-        self, target: _Entries, axis: int, part: _Part, kernel: Array, columns: Array, place: _Place, plain: bool
-    ) -> None:
-        """Write a run by the rows of its period, each of which repeats as `place` says."""
-        for row, own in part.rows:
-            joined = (columns[:, None] + own).ravel()
-            self.write(target, axis + 1, _restrict(kernel, axis + 2, row), joined, place, plain)
-            place = place.moved(joined.size * self.tail[axis + 1])
+    def list_axis(self, axis: int, parts: list[_Part], kernel: Array, entries: int = 0) -> tuple[_List, Array]:
+        """List rows of an axis; return the kernel with the sums of taps that they need, too."""
+        ranges = [np.arange(part.start, part.start + part.rows, dtype=np.int64) for part in parts]
+        rows = np.concatenate(ranges) if len(ranges) > 1 else ranges[0]
+        table = self.axes[axis].table(self.transposed, rows)
+        if table.starts.size:
+            sums = np.add.reduceat(kernel.take(table.merged, axis + 2), table.starts, axis + 2, dtype=kernel.dtype)
+            kernel = np.concatenate([kernel, sums], axis + 2)
+        codes = table.columns * self.strides[axis + 1] + table.taps * (prod(kernel.shape[axis + 3 :]) << self.bits)
+        before = np.zeros(rows.size + 1, np.int64)
+        lengths = np.add.reduce(table.inside, axis=0, dtype=np.int64)
+        lengths.cumsum(out=before[1:])
+        placed, listed = [], 0
+        for part in parts:
+            placed.append((part, listed, entries))
+            block = int(before[listed + part.rows] - before[listed])
+            listed, entries = listed + part.rows, entries + block * part.times
+        return _List(codes, table.inside, lengths, before, placed, entries), kernel
 
-    def write_blocks(
-        self,
-        target: _Entries,
-        axis: int,
-        part: _Part,
-        fit: int,
-        size: int,
-        kernel: Array,
-        columns: Array,
-        place: _Place,
-    ) -> None:
-        """Write a run by a pattern of `fit` periods, and what is left by the beginning of that pattern."""
-        block, shift = fit * size, fit * part.shift
-        data, indices = np.empty((len(kernel), block), kernel.dtype), np.empty((1, block), columns.dtype)
-        pattern = _Entries(data, indices, np.zeros((1, 1), columns.dtype))
-        self.write_period(pattern, axis, part, kernel, columns, _Place().repeated(fit, size, part.shift), True)
-        whole, rest = divmod(part.run.count, fit)
-        _repeat(data, indices[0], target, place.repeated(whole, block, shift))
-        if rest:
-            end = rest * size
-            _repeat(data[:, :end], indices[0, :end], target, place.moved(whole * block, whole * shift))
+    def list_rows(self, kernel: Array) -> _Block:
+        """Return the pattern of all listed rows, the first axis' outermost."""
+        inner, taps = kernel.shape[1], prod(kernel.shape[2:])
+        above = inner * taps << self.bits  # all codes
+        if above * (len(self.axes) + 1) >= 1 << 63:
+            raise ValueError(f"kernel must have fewer taps for 2**{self.bits} columns, got {inner * taps} for each row")
+        integer = np.int32 if above * (len(self.axes) + 1) < 1 << 31 else np.int64
+        channels = np.arange(inner, dtype=integer) * (self.strides[0] + (taps << self.bits))
+        codes, lengths, complete = np.zeros((1, 1), integer), np.full(1, inner), True
+        for axis in reversed(self.lists):
+            own = axis.codes.astype(integer)
+            if int(axis.before[-1]) < own.size:
+                own[~axis.inside] = -above  # so that every sum with it is negative
+                complete = False
+            lengths = (axis.lengths[:, None] * lengths).ravel()
+            codes = (own[:, None, :, None] + codes[:, None]).reshape(-1, lengths.size)
+        if inner > 1:
+            codes = (channels[:, None, None] + codes).reshape(-1, lengths.size)
+        flat = codes.T.ravel()
+        if not complete:
+            flat = flat.take((flat >= 0).nonzero()[0])
+        data = kernel.reshape(len(kernel), -1).take(flat >> self.bits, axis=1)
+        flat &= (1 << self.bits) - 1
+        indices = flat.astype(self.target.indices.dtype, copy=False)
+        return _Block(data, indices, lengths.cumsum(dtype=self.target.ends.dtype))
+
+    def steps_of(
+        self, axis: int, placed: tuple[_Part, int, int], listed: int, width: int, place: _Place
+    ) -> Iterator[_Step]:
+        """Yield what writes a part of an axis times the axes after it.
+
+        `listed` is the index of the row of the axes before it in the pattern, and `width` the number of its entries.
+        """
+        part, first, before = placed
+        own, after, rows_after = self.lists[axis].before, self.entries_after[axis], self.rows_after[axis]
+        listed = listed * (own.size - 1) + first
+        width *= after
+        place = place.moved((part.start - self.spans[axis][0]) * rows_after, before * width)
+        block = int(own[first + part.rows] - own[first]) * width
+        place = place.repeated(part.times, part.rows * rows_after, block, part.shift)
+        if axis == self.cut:
+            yield self.step(slice(listed * rows_after, (listed + part.rows) * rows_after), place)
+            return
+        for row in range(part.rows):
+            entries = int(own[first + row + 1] - own[first + row])
+            for inner in self.lists[axis + 1].parts:
+                yield from self.steps_of(axis + 1, inner, listed + row, width // after * entries, place)
+            place = place.moved(rows_after, entries * width)
+
+    def step(self, rows: slice, place: _Place) -> _Step:
+        """Return the step that writes listed rows at a place."""
+        begin, end = int(self.starts[rows.start]), int(self.starts[rows.stop])
+        counts, row_steps, entry_steps, column_steps = zip(*place.repeats, strict=True)
+        ones = (1,) * len(counts)
+        data, indices, ends = self.pattern
+        return _Step(
+            (
+                _window(self.target.data, place.entry, end - begin, counts, entry_steps),
+                data[:, begin:end].reshape(len(data), *ones, end - begin),
+            ),
+            (
+                _window(self.target.indices, place.entry, end - begin, counts, entry_steps),
+                _bases(self.column, 0, counts, column_steps),
+                indices[begin:end],
+            ),
+            (
+                _window(self.target.ends, place.row, rows.stop - rows.start, counts, row_steps),
+                _bases(self.end, place.entry - begin, counts, entry_steps),
+                ends[rows],
+            ),
+        )
 
 
-def _columns(row: Row, step: int, dtype: np.dtype[Any]) -> Array:
-    """Return the columns of a row, `step` apart in the matrix."""
-    own = row.columns
-    if isinstance(own, range):
-        columns: Array = np.arange(own.start * step, own.stop * step, own.step * step, dtype=dtype)
-        return columns
-    listed: Array = own.astype(dtype) * dtype.type(step)
-    return listed
+def _write_groups(groups: list[list[_Step]]) -> None:
+    """Write groups of steps with the same repeats of the first axis, as much of memory as a cache holds after the other."""
+    sizes = [(steps[0].data[0].shape[:2], sum(step.nbytes for step in steps)) for steps in groups]
+    total = sum(count * nbytes for (_, count), nbytes in sizes)
+    channels = sizes[0][0][0] if sizes else 0
+    some = max(1, _CHUNK // max(total, 1))
+    for channel in range(0, channels, some):
+        for steps, ((_, count), nbytes) in zip(groups, sizes, strict=True):
+            repeats = count if len(steps) == 1 else max(1, _CHUNK // nbytes)
+            for repeat in range(0, count, repeats):
+                for step in steps:
+                    step.write(slice(channel, channel + some), slice(repeat, repeat + repeats))
 
 
-def _restrict(kernel: Array, axis: int, row: Row) -> Array:
-    """Return the kernel's values for the columns of a row of one axis, taps of the same column added up."""
-    values = kernel[(slice(None),) * axis + (row.taps,)]
-    if row.starts is None:
-        return values
-    return np.add.reduceat(values, row.starts, axis, dtype=kernel.dtype)
+def _batches(parts: list[_Part], rows: int) -> Iterator[list[_Part]]:
+    """Group consecutive parts with at most so many listed rows, or one part."""
+    batch: list[_Part] = []
+    for part in parts:
+        if batch and sum(other.rows for other in batch) + part.rows > rows:
+            yield batch
+            batch = []
+        batch.append(part)
+    yield batch
 
 
-def _repeat(data: Array, indices: Array, target: _Entries, place: _Place) -> None:
-    """Write data (channels, entries) and indices (entries) at every place, a constant added to the columns of each."""
-    size, base = len(indices), target.base
-    if place.column:
-        base = base + base.dtype.type(place.column)
-    if not place.counts:
-        span = slice(place.entry, place.entry + size)
-        target.data[:, span] = data
-        np.add(base, indices, out=target.indices[:, span])
-        return
-    for count, step in zip(place.counts, place.column_steps, strict=True):
-        base = base[..., None, :] + np.arange(0, count * step, step, dtype=base.dtype)[:, None]
-    _window(target.data, place, size)[...] = data.reshape(-1, *(1,) * len(place.counts), size)
-    np.add(base, indices, out=_window(target.indices, place, size))
-
-
-def _window(array: Array, place: _Place, size: int) -> Array:
-    """Return a view (channels, *counts, size) of a contiguous (channels, entries) array."""
+def _window(array: Array, start: int, size: int, counts: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    """Return a view (channels, *counts, size) of a contiguous array (channels, entries or rows)."""
     item = array.itemsize
-    strides = (array.strides[0], *(step * item for step in place.entry_steps), item)
-    return np.ndarray((len(array), *place.counts, size), array.dtype, array, place.entry * item, strides)
+    strides = (array.strides[0], *(step * item for step in steps), item)
+    return np.ndarray((len(array), *counts, size), array.dtype, array, start * item, strides)
+
+
+def _bases(first: Array, start: int, counts: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    """Return an array (channels, *counts, 1) of what is added at each place."""
+    bases = first + first.dtype.type(start) if start else first
+    for count, step in zip(counts, steps, strict=True):
+        bases = bases[..., None] + np.arange(count, dtype=first.dtype) * first.dtype.type(step)
+    return bases[..., None]
 
 
 def _boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[Span, ...]]:
