@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from convmat import demo
+from convmat import demo, exercise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(given or ["demo"])
     try:
-        demo.run(arguments.image, arguments.figure)
-    except demo.DemoError as error:
+        if arguments.command == "demo":
+            demo.run(arguments.image, arguments.figure)
+        else:
+            exercise.run(arguments.figure, arguments.seconds)
+    except (demo.DemoError, exercise.ExerciseError) as error:
         print(f"convmat: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:  # whoever read the output, as in `| head`, has seen enough
@@ -62,6 +65,20 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("convmat-demo.png"),
         metavar="FILE",
         help="where to write the figure (default: %(default)s)",
+    )
+    command = commands.add_parser(
+        "exercise",
+        help="is it efficient to use matrix multiplication to implement convolutions? Measured here, in about a minute",
+        description="Compute the same products in all ways, on this machine: the textbook's loops, as they stand and "
+        "compiled, W dense and sparse, im2col, Fourier transforms, convmat, PyTorch. Print what each takes, and the answer.",
+    )
+    command.add_argument("--figure", type=Path, metavar="FILE", help="also draw time against size, and the roofline")
+    command.add_argument(
+        "--seconds",
+        type=float,
+        default=exercise.SECONDS,
+        metavar="NUMBER",
+        help="how long to measure, about (default: %(default)g)",
     )
     return parser
 
