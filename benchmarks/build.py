@@ -128,15 +128,14 @@ def _constructor(matrix: Any) -> Callable[[], Any]:
 def peers(run: Run) -> None:
     """Compare with other ways to build the same matrix, after checking that it is the same."""
     chosen = run.pick(cases.SHARED)
-    headings = ("case", "nnz/10⁶", "W ms", *(peer.name for peer in PEERS), "fastest", "one worker", "limit", "met")
+    headings = ("case", "nnz/10⁶", "W ms", *(peer.name for peer in PEERS), "fastest", "limit", "met")
     title = (
-        "Other ways / build of W as it is called by default, workers left to it, for equal matrices; – where the other way\n"
-        "has no such case. The limit is for the fastest other way to that call; the same to one worker is shown beside it.\n"
+        "Other ways / build of W, one worker, for equal matrices; – where the other way has no such case.\n"
         "(COO by axes takes its rows and columns from convmat's geometry, in order: it is not counted as another way)"
     )
     run.report.table("peers", title, headings, [case.name for case in chosen])
     for case in chosen:
-        build, build_alone = case.builder(workers=None), case.builder(workers=1)
+        build = case.builder()
         matrix = build()
         cells: list[str] = []
         details: dict[str, Times] = {}
@@ -150,7 +149,7 @@ def peers(run: Run) -> None:
             if matrix.shape != other.shape or difference > 1e-12:
                 raise RuntimeError(f"{peer.name} builds another matrix for {case.name}: they differ by {difference}")
             del other
-            candidates: dict[str, Callable[[], object]] = {"W": build, "W 1": build_alone, peer.name: build_other}
+            candidates: dict[str, Callable[[], object]] = {"W": build, peer.name: build_other}
             if seconds > 1.0:
                 times = interleave(candidates, rounds=(1, 1), warm_up=False)
             else:
@@ -158,14 +157,13 @@ def peers(run: Run) -> None:
             details[peer.name] = times
             cells.append(f"{ratio(times, peer.name, 'W'):.1f}")
         counted = {peer.name for peer in PEERS if peer.counts} & details.keys()
-        fastest, alone = (min(ratio(details[name], name, ours) for name in counted) for ours in ("W", "W 1"))
+        fastest = min(ratio(details[name], name, "W") for name in counted)
         seconds = median(second for times in details.values() for second in times["W"])
         large = case.geometry.nnz >= 10**6  # a small W takes as long as the calls that build it
         checks = [Check("peers", case.name, fastest, 10.0, at_least=True)] if large else []
         limit = "≥ 10" if large else "–"
         cells = [case.name, f"{case.geometry.nnz / 1e6:.2f}", f"{seconds * 1e3:.2f}", *cells]
-        cells += [f"{fastest:.1f}", f"{alone:.1f}", limit]
-        run.report.row(cells, checks, seconds=details)
+        run.report.row([*cells, f"{fastest:.1f}", limit], checks, seconds=details)
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
