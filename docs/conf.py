@@ -72,8 +72,21 @@ nb_render_markdown_format = "myst"
 
 # --- Gallery
 ran_with = DOCS / "auto_examples" / ".executed_with"
-gallery_order = """spy padding_modes blur_and_its_adjoint bilinear_upsampling checkerboard batch_and_channels one_axis three_axes
-    receptive_field spectrum deblurring direct_factorisation interval_bounds""".split()
+gallery_order = [
+    "spy",
+    "padding_modes",
+    "blur_and_its_adjoint",
+    "bilinear_upsampling",
+    "checkerboard",
+    "batch_and_channels",
+    "one_axis",
+    "three_axes",
+    "receptive_field",
+    "spectrum",
+    "deblurring",
+    "direct_factorisation",
+    "interval_bounds",
+]
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_examples",

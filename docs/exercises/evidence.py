@@ -189,11 +189,12 @@ def prediction_sentences(run: Recorded) -> Markdown:
         off = median(t.product / ceilings.bound(t.work) for t in found)
         moved = median(t.work.bytes / ceilings.copy / ceilings.bound(t.work) for t in found)
         why = "its bytes" if moved == 1 else "its operations"
-        sentences.append(
-            f"{WAYS[way].title}: {fold(off)} times what {why} take at least, so no better code could make it much faster."
-            if off < 2.5
-            else f"{WAYS[way].title}: {fold(off)} times what {why} take at least, so better code for it could help."
+        gain = (
+            "better code gains no more than that"
+            if off < 10
+            else "the time goes elsewhere, and better code could save it"
         )
+        sentences.append(f"{WAYS[way].title}: {fold(off)} times what {why} take at least; {gain}.")
     return Markdown("\n".join(f"- {sentence}" for sentence in sentences))
 
 
