@@ -98,7 +98,7 @@ class Device:
 
         import convmat.cupy
 
-        self.cupy, self.library = cupy, convmat.cupy
+        self.cupy, self.namespace = cupy, convmat.cupy
         self.clock = Clock(cupy, 5 if quick else 15)
         source, target = cupy.ones(_BLOCK, np.float32), cupy.empty(_BLOCK, np.float32)
         self.memory: dict[str, Callable[[], object]] = {
@@ -138,7 +138,7 @@ class Device:
     def operator(self, product: Product, engine: str) -> Any:
         """Return the operator of a product on the device."""
         workload = product.workload
-        kind = self.library.TransposedConvolution if workload.transposed else self.library.Convolution
+        kind = self.namespace.TransposedConvolution if workload.transposed else self.namespace.Convolution
         kernel = self.cupy.asarray(workload.kernel(product.dtype))
         operator = kind(kernel, workload.input_shape, **workload.options, engine=engine)
         return operator.T if product.adjoint else operator

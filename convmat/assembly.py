@@ -215,7 +215,7 @@ def assemble_as(
     if not isinstance(flip, bool | np.bool_):
         raise TypeError(f"flip must be a bool, got {flip!r}")
     count = count_workers(workers)
-    rows = _check_rows(rows, geometry.shape[int(transposed)])
+    rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
     if format == "csc" and rows is None:  # the other direction's CSR, read by columns
@@ -241,7 +241,7 @@ def _as_kernel(kernel: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
     return array.astype(wanted.newbyteorder("="), copy=False)
 
 
-def _check_rows(rows: object, size: int) -> Span | None:
+def check_rows(rows: object, size: int) -> Span | None:
     """Return a checked range of rows, or None."""
     if rows is None:
         return None

@@ -11,6 +11,7 @@ import numpy as np
 
 from convmat.engines import ENGINES, Cost, Engine, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
+from convmat.units import scaled
 
 _UNSEEN: Mapping[str, str | None] = MappingProxyType({})
 _PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
@@ -147,20 +148,10 @@ def _cells(estimate: Estimate) -> tuple[str, ...]:
     return (
         product,
         estimate.engine,
-        _scaled(cost.flops, ""),
-        _scaled(cost.bytes, "B"),
-        _scaled(cost.seconds, "s"),
-        _scaled(cost.setup, "s"),
-        _scaled(cost.state, "B"),
+        scaled(cost.flops),
+        scaled(cost.bytes, "B"),
+        scaled(cost.seconds, "s"),
+        scaled(cost.setup, "s"),
+        scaled(cost.state, "B"),
         estimate.reason,
     )
-
-
-def _scaled(value: float, unit: str) -> str:
-    """Return a number with three digits and a prefix."""
-    if value == 0:
-        return f"0 {unit}".strip()
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}".strip()
-    return f"{value / 1e-9:.3g} n{unit}".strip()

@@ -18,8 +18,9 @@ from convmat.exercise import answer, run
 from convmat.exercise import ways as module
 from convmat.exercise.cases import CASES, Case, square
 from convmat.exercise.measure import Ceilings, Comparison, Timing, compare, measure
-from convmat.exercise.tables import fold, scaled
+from convmat.exercise.tables import fold
 from convmat.exercise.ways import WAYS, Ready, Work
+from convmat.units import scaled
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = (
@@ -329,14 +330,6 @@ def test_a_missing_extra_is_named(package, arguments, monkeypatch, capsys):
     monkeypatch.setattr("convmat.exercise.find_spec", lambda name: None if name == package else True)
     assert main(["exercise", *arguments]) == 2
     assert f'this needs {package}, which pip install "convmat[demo]" installs' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(0.0, "0 nB"), (1, "1 B"), (999.4, "999 B"), (999.6, "1 kB"), (8.8e12, "8.8 TB"), (2e-7, "200 nB")],
-)
-def test_scaled(value, words):
-    assert scaled(value, "B") == words
 
 
 def test_fold_keeps_small_ratios():

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cupyx.scipy import sparse
 from scipy.sparse import get_index_dtype
 
-from convmat.assembly import _check_rows
+from convmat.assembly import check_rows
 from convmat.cupy.arrays import Array, as_kernel, check_inexact
 from convmat.cupy.device import describe
 from convmat.cupy.kernels import definitions, function, launch_jobs
@@ -194,7 +194,7 @@ def assemble_as(
         raise ValueError(f"format must be one of {', '.join(FORMATS)} on the device, got {format!r}")
     if not isinstance(flip, bool | np.bool_):
         raise TypeError(f"flip must be a bool, got {flip!r}")
-    rows = _check_rows(rows, geometry.shape[int(transposed)])
+    rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
     if format == "csc" and rows is None:  # the other direction's CSR, read by columns

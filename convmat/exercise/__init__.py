@@ -11,8 +11,9 @@ from pathlib import Path
 from convmat.exercise.answer import QUESTION, left_out, paragraphs
 from convmat.exercise.cases import CASES, Case
 from convmat.exercise.measure import Comparison, compare
-from convmat.exercise.tables import case_tables, ratio_table, scaled
+from convmat.exercise.tables import case_tables, ratio_table
 from convmat.parallel import count_workers
+from convmat.units import scaled
 
 __all__ = ["ExerciseError", "run"]
 

@@ -12,8 +12,9 @@ from statistics import median
 
 from convmat.exercise.cases import Case
 from convmat.exercise.measure import Comparison, Timing
-from convmat.exercise.tables import fold, scaled
+from convmat.exercise.tables import fold
 from convmat.exercise.ways import LIBRARIES, WAYS
+from convmat.units import scaled
 
 QUESTION = "Is it efficient to use matrix multiplication to implement convolutions? Why?"
 _AS_FAST = 1.1  # times the fastest: nearer, and the next run may say the opposite

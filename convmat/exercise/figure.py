@@ -10,8 +10,8 @@ import numpy as np
 
 from convmat.exercise.cases import Case
 from convmat.exercise.measure import Comparison
-from convmat.exercise.tables import scaled
 from convmat.exercise.ways import WAYS
+from convmat.units import scaled
 
 # Colours that can be told apart by those who see red and green alike, and a marker for each way besides.
 STYLES = {

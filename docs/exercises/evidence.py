@@ -23,8 +23,9 @@ from benchmarks.winners import FILE, METHODS
 from convmat.exercise import figure as drawing
 from convmat.exercise.cases import SIZES, square
 from convmat.exercise.figure import STYLES, handles
-from convmat.exercise.tables import fold, scaled
+from convmat.exercise.tables import fold
 from convmat.exercise.ways import WAYS
+from convmat.units import scaled
 
 RESOLVED = 2e6  # bytes: less disappears in what a process has free
 COUNTED = ("dense", "csr", "im2col", "fft")  # ways whose memory is known before anything runs
