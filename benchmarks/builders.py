@@ -14,6 +14,7 @@ from scipy import sparse
 
 from benchmarks.cases import Case
 from convmat import ConvolutionGeometry
+from convmat.pattern import plan
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +30,16 @@ def filler(matrix: Any) -> Callable[[], tuple[Array, ...]]:
         return arrays
 
     return fill
+
+
+def afresh(build: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a call that builds as the first of its geometry: without a pattern kept from another build."""
+
+    def call() -> Any:
+        plan.cache_clear()
+        return build()
+
+    return call
 
 
 @dataclass(frozen=True)

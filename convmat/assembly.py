@@ -16,7 +16,8 @@ from scipy import sparse
 from convmat.dtypes import Array, as_array, check_dtype, flip_spatial
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.parallel import count_workers
-from convmat.writer import MatrixRows, Span
+from convmat.pattern import Span
+from convmat.writer import MatrixRows
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from convmat import ConvolutionGeometry, convolution_matrix, transposed_convolution_matrix, writer
+from convmat import ConvolutionGeometry, convolution_matrix, pattern, transposed_convolution_matrix, writer
 from convmat.assembly import FORMATS, assemble
 
 
@@ -21,9 +21,17 @@ def way(request, monkeypatch):
     """Write by blocks so small that every branch is taken, or as usual."""
     if request.param != "usual":
         tiny = request.param == "tiny"
-        sizes = {"_BLOCK": 1 if tiny else 40, "_LINE": 1 if tiny else 100, "_TABLE": 1 if tiny else 200}
-        for name, value in {**sizes, "_CHUNK": 100 if tiny else 1000, "_SERIAL": 5}.items():
+        for name, value in {
+            "_BLOCK": 1 if tiny else 40,
+            "_LINE": 1 if tiny else 100,
+            "_TABLE": 1 if tiny else 200,
+        }.items():
+            monkeypatch.setattr(pattern, name, value)
+        for name, value in {"_CHUNK": 100 if tiny else 1000, "_SERIAL": 5, "_SMALL": 1}.items():
             monkeypatch.setattr(writer, name, value)
+    pattern.plan.cache_clear()
+    yield
+    pattern.plan.cache_clear()
 
 
 def assert_matrix(W, expected, nnz=None):
@@ -56,6 +64,18 @@ def test_both_matrices_equal_the_oracle(case, dtype, workers):
         kernel, case.output_shape, output_shape=case.input_shape, workers=workers, **case.options
     )
     assert_matrix(W_T, expected.T, geometry.nnz)
+
+
+@pytest.mark.usefixtures("way")
+@given(case=cases(), transposed=st.booleans(), dtypes=st.permutations(DTYPES))
+def test_a_kept_pattern_serves_other_kernels_and_is_nobodys_array(case, transposed, dtypes):
+    geometry = ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
+    for seed, dtype in enumerate(dtypes[:3]):
+        kernel = values(case.kernel_shape, dtype, seed)
+        expected = case.matrix(kernel)
+        W = assemble(geometry, kernel, transposed)
+        assert_matrix(W, expected.T if transposed else expected, geometry.nnz)
+        W.data[...], W.indices[...], W.indptr[...] = 0, 0, 0
 
 
 @pytest.mark.usefixtures("way")
