@@ -1,74 +1,62 @@
-"""W and Wᵀ as linear operators: dtypes, batches, padding and conjugation on one side, engines on the other."""
+"""W and Wᵀ as linear operators of SciPy, for arrays of NumPy."""
 
 from __future__ import annotations
 
-from itertools import chain
-from math import prod
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from convmat.assembly import assemble_as
+from convmat.assembly import assemble_as, memory_limit
 from convmat.dtypes import Array, as_array, check_host
+from convmat.engines import ENGINES, Machine
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
-from convmat.planner import Explanation
+from convmat.operator_base import OperatorBase
+from convmat.parallel import count_workers
 from convmat.products import Products
 
 
-class _ConvolutionOperator(LinearOperator):
-    """W, Wᵀ or the conjugate of either."""
+class HostProducts(Products):
+    """Products of arrays of NumPy."""
 
-    _transposed = False
+    arrays = np
+    engines = ENGINES
 
-    def _set(self, products: Products, conjugated: bool) -> None:
-        geometry, step = products.geometry, -1 if self._transposed else 1
-        super().__init__(products.kernel.dtype, geometry.shape[::step])  # type: ignore[call-arg]
-        self._products, self._conjugated = products, conjugated
-        self._relatives: list[_ConvolutionOperator] = []
-        self._channels = () if geometry.has_channels else (1,)  # the axis that engines want and these arrays lack
-        self._input_shape, self._output_shape = (geometry.input_shape, geometry.output_shape)[::step]
-        products.family[self._transposed, conjugated] = self
+    def _describe_machine(self) -> Machine:
+        return Machine(workers=count_workers(self.workers), memory=memory_limit())
 
-    def _relative(self, transposed: bool, conjugated: bool) -> Any:
-        """Return the transpose and/or conjugate.
+    @staticmethod
+    def _private(kernel: Array) -> Array:
+        kernel = kernel.copy()
+        kernel.flags.writeable = False
+        return kernel
 
-        Whoever first asks for a relative keeps it, and not the other way round, so that no cycle holds a matrix in memory.
-        """
-        conjugated = conjugated and self.dtype.kind == "c"
-        relative = self._products.family.get((transposed, conjugated))
-        if relative is None:
-            kind = TransposedConvolution if transposed else Convolution
-            relative = object.__new__(kind)
-            relative._set(self._products, conjugated)
-            self._relatives.append(relative)
-        return relative
 
-    @property
-    def geometry(self) -> ConvolutionGeometry:
-        """The geometry of the convolution, also for its transpose."""
-        return self._products.geometry
+class _ConvolutionOperator(OperatorBase, LinearOperator):
+    """W, Wᵀ or the conjugate of either, for arrays of NumPy."""
+
+    @staticmethod
+    def _kind(transposed: bool) -> type[_ConvolutionOperator]:
+        return TransposedConvolution if transposed else Convolution
+
+    @staticmethod
+    def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if not isinstance(out, np.ndarray):
+            check_host("out", out)
+            raise TypeError(f"out must be an array or None, got {type(out).__name__}")
+        if out.dtype != dtype:
+            raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+        if out.shape != shape:
+            raise ValueError(f"out must have shape {shape}, got {out.shape}")
+        if not out.flags.writeable:
+            raise ValueError("out must be writeable, got a read-only array")
 
     @property
     def kernel(self) -> Array:
         """The kernel as given; conjugated for a conjugate. Read-only."""
-        return self._products.kernel.conj() if self._conjugated else self._products.kernel
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of what goes in."""
-        return self._input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of what comes out."""
-        return self._output_shape
-
-    @property
-    def engine(self) -> str:
-        """The engine asked for."""
-        return self._products.engine
+        kernel: Array = self._products.kernel
+        return kernel.conj() if self._conjugated else kernel
 
     def apply(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """Apply the operator to arrays in their own shape.
@@ -101,65 +89,17 @@ class _ConvolutionOperator(LinearOperator):
         array([[27, 37],
                [57, 67]])
         """
-        array = as_array("x", x)
-        outer = array.ndim - len(self._input_shape)
-        if outer < 0 or array.shape[outer:] != self._input_shape:
-            raise ValueError(f"x must have shape (..., {', '.join(map(str, self._input_shape))}), got {array.shape}")
-        shape = (*array.shape[:outer], *self._output_shape)
-        dtype = array.dtype if array.dtype == self.dtype else np.result_type(self.dtype, array.dtype)
-        if out is None:
-            out = np.empty(shape, dtype)
-        else:
-            _check_out(out, shape, dtype)
-        if dtype.kind == "c" and self.dtype.kind != "c":  # a real operator on the parts of a complex array
-            real = dtype.type(0).real.dtype
-            out.real, out.imag = self._multiply(np.stack([array.real, array.imag]), real)
-        elif self._conjugated:
-            np.conjugate(self._multiply(array.conj(), dtype), out=out)
-        elif out.flags.c_contiguous and not np.may_share_memory(out, array):
-            self._multiply(array, dtype, out)
-        else:
-            out[...] = self._multiply(array, dtype)
-        return out
-
-    def _multiply(self, x: Array, dtype: np.dtype[Any], out: Array | None = None) -> Array:
-        """Return the product of arrays (..., *input_shape) in a dtype that the kernel can be cast to."""
-        batch = x.shape[: x.ndim - len(self._input_shape)]
-        if out is None:
-            out = np.empty((*batch, *self._output_shape), dtype)
-        x = np.ascontiguousarray(x, dtype)
-        leading = (prod(batch), *self._channels)
-        images, results = x.reshape(*leading, *self._input_shape), out.reshape(*leading, *self._output_shape)
-        self._products.multiply(self._transposed, images, results)
-        return out
+        return self._apply(as_array("x", x), out)  # type: ignore[no-any-return]
 
     def _matvec(self, x: Array) -> Array:
         # (N,) or (N, 1) before SciPy 1.18, (..., N) from then on.
         batch = x.shape[:-1] if x.shape[-1] == self.shape[1] else ()
-        return self.apply(np.asarray(x).reshape(*batch, *self.input_shape)).reshape(*batch, self.shape[0])
+        return self.apply(np.asarray(x).reshape(*batch, *self._input_shape)).reshape(*batch, self.shape[0])
 
     def _matmat(self, X: Array) -> Array:
         columns = np.asarray(X).swapaxes(-1, -2)
-        result = self.apply(columns.reshape(*columns.shape[:-1], *self.input_shape))
+        result = self.apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
         return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)
-
-    def _rmatvec(self, x: Array) -> Array:
-        return self._adjoint()._matvec(x)  # type: ignore[no-any-return]
-
-    def _rmatmat(self, X: Array) -> Array:
-        return self._adjoint()._matmat(X)  # type: ignore[no-any-return]
-
-    def _transpose(self) -> Any:
-        return self._relative(not self._transposed, self._conjugated)
-
-    def _adjoint(self) -> Any:
-        return self._relative(not self._transposed, not self._conjugated)
-
-    def conj(self) -> Any:
-        """Return the operator with the complex conjugate of the matrix."""
-        return self._relative(self._transposed, not self._conjugated)
-
-    conjugate = conj
 
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.
@@ -181,13 +121,7 @@ class _ConvolutionOperator(LinearOperator):
         ValueError
             If the kernel has another shape.
         """
-        array = as_array("kernel", kernel)
-        old = self._products
-        if array.shape != old.kernel.shape:
-            raise ValueError(f"kernel must have shape {old.kernel.shape}, got {array.shape}")
-        operator = object.__new__(type(self))
-        operator._set(Products(old.geometry, array, old.flip, old.engine, old.workers, old.plans), False)
-        return operator
+        return self._with_kernel(as_array("kernel", kernel))
 
     def to(self, library: str) -> Any:
         """Return the same operator for the arrays of another library.
@@ -236,54 +170,7 @@ class _ConvolutionOperator(LinearOperator):
             If the matrix does not fit into memory.
         """
         products = self._products
-        kernel = self.kernel.reshape(products.kernel.shape)
-        return assemble_as(self.geometry, kernel, self._transposed, products.flip, format, None, products.workers)
-
-    def tocsr(self) -> Any:
-        """Return the matrix as a CSR array, built anew."""
-        return self.tosparse("csr")
-
-    def toarray(self) -> Array:
-        """Return the matrix as a dense array."""
-        return self.tocsr().toarray()  # type: ignore[no-any-return]
-
-    def explain(self, batch: int = 1, dtype: npt.DTypeLike | None = None) -> Explanation:
-        """Return what every engine is estimated to cost, and which one is chosen, for both directions.
-
-        Parameters
-        ----------
-        batch : int
-            Number of arrays in a product.
-        dtype : dtype, optional
-            Of the product; the operator's by default.
-
-        Returns
-        -------
-        Explanation
-            Prints as a table; its `estimates` hold the numbers.
-        """
-        wanted = np.result_type(self.dtype, self.dtype if dtype is None else dtype)
-        directions = (self._transposed, not self._transposed)
-        plans = (self._products.plan(transposed, wanted, batch) for transposed in directions)
-        return Explanation(tuple(chain.from_iterable(plans)))
-
-    def __repr__(self) -> str:
-        conjugate = ", conjugated" if self._conjugated else ""
-        return (
-            f"<{self.shape[0]}x{self.shape[1]} {type(self).__name__} of dtype {self.dtype}{conjugate}, "
-            f"{self.input_shape} to {self.output_shape}, engine {self.engine!r}>"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        products = self._products
-        options = (products.geometry, products.kernel, products.flip, products.engine, products.workers)
-        return _restore, (type(self), options, self._conjugated)
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nothing of an operator can be changed
+        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, products.workers)
 
 
 class Convolution(_ConvolutionOperator):
@@ -369,7 +256,7 @@ class Convolution(_ConvolutionOperator):
             groups=groups,
             padding_mode=padding_mode,
         )
-        self._set(Products(geometry, array, flip, engine, workers), False)
+        self._set(HostProducts(geometry, array, flip, engine, workers))
 
 
 class TransposedConvolution(_ConvolutionOperator):
@@ -441,22 +328,4 @@ class TransposedConvolution(_ConvolutionOperator):
             output_padding=output_padding,
             output_shape=output_shape,
         )
-        self._set(Products(geometry, array, flip, engine, workers), False)
-
-
-def _restore(kind: type[_ConvolutionOperator], options: tuple[Any, ...], conjugated: bool) -> _ConvolutionOperator:
-    operator = object.__new__(kind)
-    operator._set(Products(*options), conjugated)
-    return operator
-
-
-def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if not isinstance(out, np.ndarray):
-        check_host("out", out)
-        raise TypeError(f"out must be an array or None, got {type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out must have shape {shape}, got {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
+        self._set(HostProducts(geometry, array, flip, engine, workers))

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from threading import Lock
-from typing import Any
+from types import ModuleType
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from convmat.assembly import memory_limit
-from convmat.dtypes import Array, flip_spatial
-from convmat.engines import ENGINES, Bound, Machine, SelectiveEngine
+from convmat.dtypes import flip_spatial
+from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
-from convmat.parallel import count_workers
 from convmat.planner import Estimate, plan
 
+Array = Any  # of NumPy or CuPy
 
-class Products:
-    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate."""
+
+class Products(ABC):
+    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate.
+
+    Each library of arrays has a subclass, which names the library and its engines and describes the machine.
+    """
+
+    arrays: ModuleType  # NumPy, or what has its names
+    engines: Mapping[str, Engine]
+    place: str = ""  # where the arrays are, for messages
 
     def __init__(
         self,
@@ -26,7 +36,7 @@ class Products:
         kernel: Array,
         flip: bool,
         engine: str,
-        workers: int | None,
+        workers: int | None = None,
         plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
     ) -> None:
         if not isinstance(flip, bool | np.bool_):
@@ -34,14 +44,12 @@ class Products:
         if not isinstance(engine, str):
             raise TypeError(f"engine must be a str, got {engine!r}")
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
-        self.kernel = kernel.copy()
-        self.kernel.flags.writeable = False
-        self.machine = Machine(workers=count_workers(workers), memory=memory_limit())
+        self.kernel = self._private(kernel)
+        self.machine = self._describe_machine()
         self.plans = {} if plans is None else plans
         # Whether padding is done around an engine: it is given V unless it pads itself.
-        self.pads = {
-            name: self.engine_geometry(name) is not geometry and any(map(any, geometry.padding)) for name in ENGINES
-        }
+        padded = any(map(any, geometry.padding))
+        self.pads = {name: padded and self.engine_geometry(name) is not geometry for name in self.engines}
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
@@ -49,10 +57,26 @@ class Products:
         if engine != "auto":
             self._check(engine)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers)
+
+    def with_kernel(self, kernel: Array) -> Self:
+        """Return the products of another kernel, which keep what was prepared from the geometry."""
+        return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans)
+
+    @abstractmethod
+    def _describe_machine(self) -> Machine:
+        """Return the figures of what computes the products."""
+
+    @staticmethod
+    def _private(kernel: Array) -> Array:
+        """Return a copy of the kernel that nobody else writes to."""
+        return kernel.copy()
+
     def _check(self, name: str) -> None:
         """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
-        if name not in ENGINES:
-            raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}")
+        if name not in self.engines:
+            raise ValueError(f"engine must be one of auto, {', '.join(self.engines)}{self.place}, got {name!r}")
         dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
         refusal = self._refusal(name, dtype)
         if refusal is not None:
@@ -60,24 +84,28 @@ class Products:
 
     def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
         """Return why an engine cannot do products of a dtype, or None."""
-        engine = ENGINES[name]
+        engine = self.engines[name]
         refusal = engine.refuses(self.engine_geometry(name), dtype)
         if refusal is None and isinstance(engine, SelectiveEngine):
             refusal = engine.refuses_values(self._engine_kernel(dtype))
         return refusal
+
+    def engine_geometry(self, name: str) -> ConvolutionGeometry:
+        """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""
+        return self.geometry if self.geometry.padding_mode in self.engines[name].pads else self.geometry.padded
 
     def _engine_kernel(self, dtype: np.dtype[Any]) -> Array:
         """Return the kernel as engines take it."""
         geometry = self.geometry
         kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
         shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
-        return np.ascontiguousarray(kernel, dtype).reshape(shape)
+        return self.arrays.ascontiguousarray(kernel, dtype).reshape(shape)
 
-    def plan(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
-        """Return the estimates for every engine."""
-        selective = [name for name, engine in ENGINES.items() if isinstance(engine, SelectiveEngine)]
+    def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
+        """Return what every engine is estimated to cost."""
+        selective = [name for name, engine in self.engines.items() if isinstance(engine, SelectiveEngine)]
         values = {name: self._refusal(name, dtype) for name in selective}
-        return plan(self.geometry, dtype, batch, transposed, self.machine, values=values)
+        return plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values)
 
     def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
         """Return the name of the engine for a product, remembered by direction, dtype and batch."""
@@ -85,7 +113,7 @@ class Products:
             return self.engine
         key = transposed, dtype, batch
         if key not in self._chosen:
-            estimates = self.plan(transposed, dtype, batch)
+            estimates = self.estimates(transposed, dtype, batch)
             self._chosen[key] = next(estimate.engine for estimate in estimates if estimate.chosen)
         return self._chosen[key]
 
@@ -103,12 +131,10 @@ class Products:
         if refusal is not None:
             raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
         if (name, dtype) not in self.plans:
-            self.plans[name, dtype] = ENGINES[name].prepare(self.engine_geometry(name), dtype, self.machine.workers)
-        return ENGINES[name].bind(self.plans[name, dtype], self._engine_kernel(dtype))
-
-    def engine_geometry(self, name: str) -> ConvolutionGeometry:
-        """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""
-        return self.geometry if self.geometry.padding_mode in ENGINES[name].pads else self.geometry.padded
+            self.plans[name, dtype] = self.engines[name].prepare(
+                self.engine_geometry(name), dtype, self.machine.workers
+            )
+        return self.engines[name].bind(self.plans[name, dtype], self._engine_kernel(dtype))
 
     def multiply(self, transposed: bool, x: Array, out: Array) -> None:
         """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
@@ -120,7 +146,7 @@ class Products:
             (bound.transpose if transposed else bound.forward)(x, out)
             return
         outer, inner = self.geometry, self.geometry.padded
-        between = np.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
+        between = self.arrays.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
         if transposed:
             bound.transpose(x, between)
             fold(between, outer, out)

@@ -183,6 +183,14 @@ def test_pickle_and_copy(engine, kind):
     assert len(pickle.dumps(A)) < 5000
 
 
+def test_operators_pickled_together_stay_in_the_family():
+    A = make(dtype="complex128")
+    B, transpose, conjugate = pickle.loads(pickle.dumps((A, A.T, A.conj())))
+    assert B.T is transpose
+    assert B.conj() is conjugate
+    np.testing.assert_array_equal(conjugate.T.toarray(), A.H.toarray())
+
+
 @pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_with_kernel(engine):
     A = make(engine)

@@ -1,76 +1,49 @@
-"""W and Wᵀ as linear operators of cupyx: dtypes, batches and conjugation on one side, engines of the device on the other."""
+"""W and Wᵀ as linear operators of cupyx, for arrays of CuPy."""
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, Self
 
 import cupy
-import numpy as np
-import numpy.typing as npt
 from cupyx.scipy.sparse.linalg import LinearOperator
 
 import convmat.operators as host
 from convmat.cupy.arrays import Array, as_array, as_kernel, check_out
 from convmat.cupy.assembly import assemble_as
+from convmat.cupy.device import Device, describe
 from convmat.cupy.engines import ENGINES
-from convmat.cupy.products import Products, check_options
 from convmat.dtypes import check_dtype
-from convmat.engines import ENGINES as HOST_ENGINES
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
-from convmat.planner import Explanation
+from convmat.operator_base import OperatorBase
+from convmat.products import Products
+
+_HOST = "the operator's own host side, .to('numpy')"
 
 
-class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
-    """W, Wᵀ or the conjugate of either."""
+class DeviceProducts(Products):
+    """Products of arrays of CuPy."""
 
-    _transposed = False
+    arrays = cupy
+    engines = ENGINES
+    place = " on the device"
 
-    def _set(self, products: Products, conjugated: bool) -> None:
-        self._products, self._conjugated = products, conjugated
-        self._relatives: list[_ConvolutionOperator] = []
-        geometry = products.geometry
-        shape = geometry.shape[::-1] if self._transposed else geometry.shape
-        super().__init__(products.kernel.dtype, shape)
-        self._channels = () if geometry.has_channels else (1,)  # the axis that engines want and these arrays lack
-        shapes = (geometry.input_shape, geometry.output_shape)
-        self._input_shape, self._output_shape = shapes[::-1] if self._transposed else shapes
-        products.family[self._transposed, conjugated] = self
+    def _describe_machine(self) -> Device:
+        return describe(self.kernel.device.id)
 
-    def _relative(self, transposed: bool, conjugated: bool) -> Any:
-        """Return the transpose and/or conjugate, which whoever asks first keeps: no cycle holds memory of the device."""
-        conjugated = conjugated and self.dtype.kind == "c"
-        relative = self._products.family.get((transposed, conjugated))
-        if relative is None:
-            relative = object.__new__(TransposedConvolution if transposed else Convolution)
-            relative._set(self._products, conjugated)
-            self._relatives.append(relative)
-        return relative
 
-    @property
-    def geometry(self) -> ConvolutionGeometry:
-        """The geometry of the convolution, also for its transpose."""
-        return self._products.geometry
+class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
+    """W, Wᵀ or the conjugate of either, for arrays of CuPy."""
+
+    _check_out = staticmethod(check_out)
+
+    @staticmethod
+    def _kind(transposed: bool) -> type[_ConvolutionOperator]:
+        return TransposedConvolution if transposed else Convolution
 
     @property
     def kernel(self) -> Array:
         """A copy of the kernel as given; conjugated for a conjugate."""
         return self._products.kernel.conj() if self._conjugated else self._products.kernel.copy()
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of what goes in."""
-        return self._input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of what comes out."""
-        return self._output_shape
-
-    @property
-    def engine(self) -> str:
-        """The engine asked for."""
-        return self._products.engine
 
     def apply(self, x: Any, out: Array | None = None) -> Array:
         """Apply the operator to arrays in their own shape.
@@ -103,42 +76,9 @@ class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
         array([[27., 37.],
                [57., 67.]])
         """
-        array = as_array("x", x, "the operator's own host side, .to('numpy')")
+        array = as_array("x", x, _HOST)
         check_dtype("x", array.dtype)
-        outer = array.ndim - len(self._input_shape)
-        if outer < 0 or array.shape[outer:] != self._input_shape:
-            raise ValueError(f"x must have shape (..., {', '.join(map(str, self._input_shape))}), got {array.shape}")
-        shape = (*array.shape[:outer], *self._output_shape)
-        dtype = np.result_type(self.dtype, array.dtype)
-        if out is None:
-            out = cupy.empty(shape, dtype)
-        else:
-            check_out(out, shape, dtype)
-        if dtype.kind == "c" and self.dtype.kind != "c":  # a real operator on the parts of a complex array
-            real = dtype.type(0).real.dtype
-            parts = self._multiply(cupy.stack([array.real, array.imag]), real)
-            out.real, out.imag = parts[0], parts[1]
-        elif self._conjugated:
-            cupy.conj(self._multiply(array.conj(), dtype), out=out)
-        elif out.flags.c_contiguous and not cupy.may_share_memory(out, array):
-            self._multiply(array, dtype, out)
-        else:
-            out[...] = self._multiply(array, dtype)
-        return out
-
-    def _multiply(self, x: Array, dtype: np.dtype[Any], out: Array | None = None) -> Array:
-        """Return the product of arrays (..., *input_shape) in a dtype that the kernel can be cast to."""
-        batch = x.shape[: x.ndim - len(self._input_shape)]
-        if out is None:
-            out = cupy.empty((*batch, *self._output_shape), dtype)
-        x = cupy.ascontiguousarray(x, dtype)
-        count = prod(batch)
-        self._products.multiply(
-            self._transposed,
-            x.reshape(count, *self._channels, *self._input_shape),
-            out.reshape(count, *self._channels, *self._output_shape),
-        )
-        return out
+        return self._apply(array, out)
 
     def _matvec(self, x: Array) -> Array:
         return self.apply(x.reshape(self._input_shape)).ravel()
@@ -146,29 +86,11 @@ class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
     def _matmat(self, X: Array) -> Array:
         return self.apply(X.T.reshape(X.shape[1], *self._input_shape)).reshape(X.shape[1], self.shape[0]).T
 
-    def _rmatvec(self, x: Array) -> Array:
-        return self._adjoint()._matvec(x)
-
-    def _rmatmat(self, X: Array) -> Array:
-        return self._adjoint()._matmat(X)
-
     def dot(self, x: Any) -> Any:
         """Multiply by a vector, a matrix of columns, a number or another operator, as cupyx's operators do."""
         if not isinstance(x, LinearOperator) and not cupy.isscalar(x):
-            x = as_array("x", x, "the operator's own host side, .to('numpy')")
+            x = as_array("x", x, _HOST)
         return super().dot(x)
-
-    def _transpose(self) -> Any:
-        return self._relative(not self._transposed, self._conjugated)
-
-    def _adjoint(self) -> Any:
-        return self._relative(not self._transposed, not self._conjugated)
-
-    def conj(self) -> Any:
-        """Return the operator with the complex conjugate of the matrix."""
-        return self._relative(self._transposed, not self._conjugated)
-
-    conjugate = conj
 
     def with_kernel(self, kernel: Any) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.
@@ -190,13 +112,7 @@ class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
         ValueError
             If the kernel has another shape.
         """
-        array = as_kernel(kernel, "with_kernel of the operator's own host side, .to('numpy')")
-        old = self._products
-        if array.shape != old.kernel.shape:
-            raise ValueError(f"kernel must have shape {old.kernel.shape}, got {array.shape}")
-        operator = object.__new__(type(self))
-        operator._set(Products(old.geometry, array, old.flip, old.engine, old.plans), False)
-        return operator
+        return self._with_kernel(as_kernel(kernel, f"with_kernel of {_HOST}"))
 
     def to(self, library: str) -> Any:
         """Return the same operator for the arrays of another library.
@@ -217,10 +133,7 @@ class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
             return self
         if library != "numpy":
             raise ValueError(f"library must be 'cupy' or 'numpy', got {library!r}")
-        products = self._products
-        engine = self.engine if self.engine in HOST_ENGINES else "auto"
-        back = rebuild(host.TransposedConvolution, self.geometry, products.kernel.get(), products.flip, engine)
-        return _variant(back, self._transposed, self._conjugated)
+        return _moved(self, host._ConvolutionOperator, host.HostProducts, self._products.kernel.get())
 
     def tosparse(self, format: str = "csr") -> Any:
         """Return the matrix in a sparse format, built anew.
@@ -241,54 +154,6 @@ class _ConvolutionOperator(LinearOperator):  # type: ignore[misc]
             If the matrix does not fit into the device's memory.
         """
         return assemble_as(self.geometry, self.kernel, self._transposed, self._products.flip, format)
-
-    def tocsr(self) -> Any:
-        """Return the matrix as a CSR array, built anew."""
-        return self.tosparse("csr")
-
-    def toarray(self) -> Array:
-        """Return the matrix as a dense array."""
-        return self.tocsr().toarray()
-
-    def explain(self, batch: int = 1, dtype: npt.DTypeLike | None = None) -> Explanation:
-        """Return what every engine is estimated to cost, and which one is chosen, for both directions.
-
-        Parameters
-        ----------
-        batch : int
-            Number of arrays in a product.
-        dtype : dtype, optional
-            Of the product; the operator's by default.
-
-        Returns
-        -------
-        Explanation
-            Prints as a table; its `estimates` hold the numbers.
-        """
-        wanted = np.result_type(self.dtype, self.dtype if dtype is None else dtype)
-        directions = (self._transposed, not self._transposed)
-        return Explanation(tuple(e for way in directions for e in self._products.estimates(way, wanted, batch)))
-
-    def __repr__(self) -> str:
-        conjugate = ", conjugated" if self._conjugated else ""
-        return (
-            f"<{self.shape[0]}x{self.shape[1]} {type(self).__name__} of dtype {self.dtype} on the device{conjugate}, "
-            f"{self.input_shape} to {self.output_shape}, engine {self.engine!r}>"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        products = self._products
-        return _restore, (
-            type(self),
-            (products.geometry, products.kernel, products.flip, products.engine),
-            self._conjugated,
-        )
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nothing of an operator can be changed
 
 
 class Convolution(_ConvolutionOperator):
@@ -370,8 +235,7 @@ class Convolution(_ConvolutionOperator):
             groups=groups,
             padding_mode=padding_mode,
         )
-        check_options(flip, engine, geometry, array.dtype)
-        self._set(Products(geometry, array, bool(flip), engine), False)
+        self._set(DeviceProducts(geometry, array, flip, engine))
 
 
 class TransposedConvolution(_ConvolutionOperator):
@@ -441,41 +305,18 @@ class TransposedConvolution(_ConvolutionOperator):
             output_padding=output_padding,
             output_shape=output_shape,
         )
-        check_options(flip, engine, geometry, array.dtype)
-        self._set(Products(geometry, array, bool(flip), engine), False)
+        self._set(DeviceProducts(geometry, array, flip, engine))
 
 
-def from_host(operator: Any) -> Any:
+def from_host(operator: OperatorBase) -> Any:
     """Return an operator of `convmat` as one of the device, its kernel copied there."""
-    products = operator._products
-    engine = operator.engine if operator.engine in ENGINES else "auto"
-    kernel = as_kernel(cupy.asarray(products.kernel), "")
-    there = rebuild(TransposedConvolution, operator.geometry, kernel, products.flip, engine)
-    return _variant(there, operator._transposed, operator._conjugated)
+    kernel = as_kernel(cupy.asarray(operator._products.kernel), "")
+    return _moved(operator, _ConvolutionOperator, DeviceProducts, kernel)
 
 
-def rebuild(kind: Any, geometry: ConvolutionGeometry, kernel: Any, flip: bool, engine: str) -> Any:
-    """Return the transpose of a geometry's convolution, of either kind: it names both shapes, so nothing is left open."""
-    return kind(
-        kernel,
-        geometry.output_shape,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        dilation=geometry.dilation,
-        groups=geometry.groups,
-        padding_mode=geometry.padding_mode,
-        output_shape=geometry.input_shape,
-        flip=flip,
-        engine=engine,
-    )
-
-
-def _variant(transpose: Any, transposed: bool, conjugated: bool) -> Any:
-    operator = transpose if transposed else transpose.T
-    return operator.conj() if conjugated else operator
-
-
-def _restore(kind: type[_ConvolutionOperator], options: tuple[Any, ...], conjugated: bool) -> _ConvolutionOperator:
-    operator = object.__new__(kind)
-    operator._set(Products(*options), conjugated)
-    return operator
+def _moved(operator: OperatorBase, family: type[OperatorBase], products: type[Products], kernel: Any) -> Any:
+    """Return an operator of another library, with the same engine if there is one of that name."""
+    old = operator._products
+    engine = old.engine if old.engine in products.engines else "auto"
+    moved = products(old.geometry, kernel, old.flip, engine)
+    return family._kind(operator._transposed)._of(moved, operator._conjugated)
