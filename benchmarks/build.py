@@ -42,11 +42,11 @@ class Run:
         """Return the cases that this run takes."""
         return [case for case in all_cases if case.quick or not self.quick]
 
-    def interleave(self, candidates: dict[str, Callable[[], object]], budget: float) -> Times:
+    def interleave(self, candidates: dict[str, Callable[[], object]], budget: float, *, settle: bool = False) -> Times:
         """Time the candidates, for less long in a quick run."""
         if self.quick:
-            return interleave(candidates, budget=budget / 4, rounds=(3, 9))
-        return interleave(candidates, budget=budget, rounds=(5, 25))
+            return interleave(candidates, budget=budget / 4, rounds=(3, 9), settle=settle)
+        return interleave(candidates, budget=budget, rounds=(5, 25), settle=settle)
 
 
 def filling(run: Run) -> None:
@@ -140,7 +140,8 @@ def peers(run: Run) -> None:
     headings = ("case", "nnz/10⁶", "W ms", *(peer.name for peer in PEERS), "fastest", "limit", "met")
     title = (
         "Other ways / first build of W, one worker, for equal matrices; – where the other way has no such case.\n"
-        "(COO by axes takes its rows and columns from convmat's geometry, in order: it is not counted as another way)"
+        "(each right after a call of its own that is not timed; COO by axes takes its rows and columns from convmat's\n"
+        "geometry, in order: it is not counted as another way)"
     )
     run.report.table("peers", title, headings, [case.name for case in chosen])
     for case in chosen:
@@ -162,7 +163,7 @@ def peers(run: Run) -> None:
             if seconds > 1.0:
                 times = interleave(candidates, rounds=(1, 1), warm_up=False)
             else:
-                times = run.interleave(candidates, 1.5)
+                times = run.interleave(candidates, 1.5, settle=True)
             details[peer.name] = times
             cells.append(f"{ratio(times, peer.name, 'W'):.1f}")
         counted = {peer.name for peer in PEERS if peer.counts} & details.keys()

@@ -21,6 +21,7 @@ def interleave(
     budget: float = 2.0,
     rounds: tuple[int, int] = (5, 25),
     warm_up: bool = True,
+    settle: bool = False,
 ) -> Times:
     """Return the seconds of a call of each candidate, one number for each round.
 
@@ -37,6 +38,9 @@ def interleave(
     warm_up : bool
         Whether each candidate runs before the first round, which also tells how many calls fill a turn. Without, one
         call is a turn: for what takes seconds and has been called before.
+    settle : bool
+        Whether a turn begins with a call that is not timed, so that a candidate finds the memory that it has left itself:
+        one that takes much more memory than another leaves the other none, and its pages' faults would count there.
     """
     names = list(candidates)
     calls = _calls(candidates.values()) if warm_up else 1
@@ -51,6 +55,8 @@ def interleave(
             first = turn % len(names)
             order = names[first:] + names[:first]
             for name in reversed(order) if turn // len(names) % 2 else order:
+                if settle:
+                    candidates[name]()
                 times[name].append(_seconds(candidates[name], calls))
             gc.collect()
     finally:

@@ -100,21 +100,15 @@ class MatrixRows:
         data, indices, ends = data.reshape(shape), indices.reshape(shape), ends.reshape(shape)
         column = np.arange(first, last, dtype=index) // self._group_size * index.type(self._group_columns)
         end = np.arange(begin, begin + data.size, data.shape[1], dtype=index)
-        target, kernel, views, nbytes = _Target(data, indices, ends, column, end), self._kernel[first:last], [], 0
+        target, kernel = _Target(data, indices, ends, column, end), self._kernel[first:last]
         for pattern in plan(Box(self._axes, self._transposed, tuple(spans), self._inner, index)).patterns():
             values = _with_sums(kernel, pattern)
-            if not pattern.groups:  # everything is listed
+            if pattern.groups:
+                _write_groups(target.views(pattern, values.take(pattern.taps, axis=1)))
+            else:  # everything is listed
                 values.take(pattern.taps, axis=1, out=data, mode="clip")
                 np.add(column[:, None], pattern.indices, out=indices)
                 np.add(end[:, None], pattern.ends, out=ends)
-                return
-            values = values.take(pattern.taps, axis=1)
-            views += target.views(pattern, values)
-            nbytes += values.nbytes
-            if nbytes > data.nbytes // 16:
-                _write_groups(views)
-                views, nbytes = [], 0
-        _write_groups(views)
 
 
 class _Views(NamedTuple):
@@ -182,13 +176,11 @@ def _with_sums(kernel: Array, pattern: Pattern) -> Array:
 
 def _write_groups(groups: list[list[_Views]]) -> None:
     """Write groups of views with the same first repeats, as much of memory as a cache holds after the other."""
-    sizes = [(views[0].data[0].shape[:2], sum(view.nbytes for view in views)) for views in groups]
-    total = sum(count * nbytes for (_, count), nbytes in sizes)
-    channels = sizes[0][0][0] if sizes else 0
-    some = max(1, _CHUNK // max(total, 1))
-    for channel in range(0, channels, some):
-        for views, ((_, count), nbytes) in zip(groups, sizes, strict=True):
-            repeats = count if len(views) == 1 else max(1, _CHUNK // nbytes)
+    sizes = [(views[0].data[0].shape[1], sum(view.nbytes for view in views)) for views in groups]
+    some = max(1, _CHUNK // max(1, sum(count * nbytes for count, nbytes in sizes)))
+    for channel in range(0, len(groups[0][0].data[0]), some):
+        for views, (count, nbytes) in zip(groups, sizes, strict=True):
+            repeats = count if len(views) == 1 else max(1, _CHUNK // max(1, nbytes))
             for repeat in range(0, count, repeats):
                 for view in views:
                     view.write(slice(channel, channel + some), slice(repeat, repeat + repeats))
