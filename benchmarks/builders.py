@@ -14,7 +14,7 @@ from scipy import sparse
 
 from benchmarks.cases import Case
 from convmat import ConvolutionGeometry
-from convmat.pattern import plan
+from convmat.pattern import forget
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +36,7 @@ def afresh(build: Callable[[], Any]) -> Callable[[], Any]:
     """Return a call that builds as the first of its geometry: without a pattern kept from another build."""
 
     def call() -> Any:
-        plan.cache_clear()
+        forget()
         return build()
 
     return call

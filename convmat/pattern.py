@@ -76,15 +76,25 @@ class Pattern(NamedTuple):
         return listed + sum(repeats.columns.nbytes + repeats.ends.nbytes for repeats in self.repeats)
 
 
-class Plan:
-    """The patterns of a box, of which one that is small and alone is kept."""
+def patterns(box: Box) -> Iterator[Pattern]:
+    """Yield patterns that together cover a box, each listed when it is its turn; one that is small and alone is kept."""
+    yield from _known(box).patterns()
+
+
+def forget() -> None:
+    """Drop all patterns that are kept."""
+    _known.cache_clear()
+
+
+class _Known:
+    """The pattern of a box, once it has been listed."""
 
     def __init__(self, box: Box) -> None:
         self._box = box
         self._kept: Pattern | None = None
 
     def patterns(self) -> Iterator[Pattern]:
-        """Yield patterns that together cover the box, each listed when it is its turn."""
+        """Yield what is kept, or list it."""
         if self._kept is not None:
             yield self._kept
             return
@@ -95,7 +105,7 @@ class Plan:
             yield pattern
 
 
-plan = lru_cache(maxsize=8)(Plan)
+_known = lru_cache(maxsize=8)(_Known)
 
 
 class _Part(NamedTuple):

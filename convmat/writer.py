@@ -12,7 +12,7 @@ import numpy as np
 from convmat.dtypes import Array
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
-from convmat.pattern import Box, Pattern, Repeats, Span, Step, plan
+from convmat.pattern import Box, Pattern, Repeats, Span, Step, patterns
 
 _CHUNK = 1 << 23  # bytes that are written by all patterns before the next bytes, so that they are still in a cache
 _BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
@@ -101,7 +101,7 @@ class MatrixRows:
         column = np.arange(first, last, dtype=index) // self._group_size * index.type(self._group_columns)
         end = np.arange(begin, begin + data.size, data.shape[1], dtype=index)
         target, kernel = _Target(data, indices, ends, column, end), self._kernel[first:last]
-        for pattern in plan(Box(self._axes, self._transposed, tuple(spans), self._inner, index)).patterns():
+        for pattern in patterns(Box(self._axes, self._transposed, tuple(spans), self._inner, index)):
             values = _with_sums(kernel, pattern)
             if pattern.groups:
                 _write_groups(target.views(pattern, values.take(pattern.taps, axis=1)))

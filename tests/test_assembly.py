@@ -29,9 +29,9 @@ def way(request, monkeypatch):
             monkeypatch.setattr(pattern, name, value)
         for name, value in {"_CHUNK": 100 if tiny else 1000, "_SERIAL": 5, "_SMALL": 1}.items():
             monkeypatch.setattr(writer, name, value)
-    pattern.plan.cache_clear()
+    pattern.forget()
     yield
-    pattern.plan.cache_clear()
+    pattern.forget()
 
 
 def assert_matrix(W, expected, nnz=None):
