@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from convmat.dtypes import Array, as_array, check_dtype, flip_spatial
+from convmat.dtypes import Array, as_array, cast_kernel, check_dtype, check_flip, flip_spatial
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.parallel import count_workers
 from convmat.pattern import Span
@@ -103,7 +103,7 @@ def convolution_matrix(
            [0, 0, 0, 1, 2, 0, 3, 4, 0],
            [0, 0, 0, 0, 1, 2, 0, 3, 4]])
     """
-    kernel = _as_kernel(kernel, dtype)
+    kernel = cast_kernel(as_array("kernel", kernel), dtype, check_dtype)
     geometry = ConvolutionGeometry(
         kernel.shape,
         input_shape,
@@ -184,7 +184,7 @@ def transposed_convolution_matrix(
            [0, 2, 0, 3],
            [4, 6, 6, 9]])
     """
-    kernel = _as_kernel(kernel, dtype)
+    kernel = cast_kernel(as_array("kernel", kernel), dtype, check_dtype)
     geometry = ConvolutionGeometry.of_transposed(
         kernel.shape,
         input_shape,
@@ -209,12 +209,8 @@ def assemble_as(
     workers: int | None = None,
 ) -> Any:
     """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
-    if not isinstance(format, str):
-        raise TypeError(f"format must be a str, got {format!r}")
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    if not isinstance(flip, bool | np.bool_):
-        raise TypeError(f"flip must be a bool, got {flip!r}")
+    check_format(format, FORMATS)
+    check_flip(flip)
     count = count_workers(workers)
     rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
@@ -227,19 +223,12 @@ def assemble_as(
     return assemble(geometry, kernel, transposed, rows, count).asformat(format)  # type: ignore[call-overload]
 
 
-def _as_kernel(kernel: npt.ArrayLike, dtype: npt.DTypeLike | None) -> Array:
-    """Return the kernel as an array of a supported dtype."""
-    array = as_array("kernel", kernel)
-    if dtype is None:
-        return array
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
-    check_dtype("dtype", wanted)
-    if not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise TypeError(f"dtype must be a same_kind cast of the kernel's, {array.dtype}, got {wanted}")
-    return array.astype(wanted.newbyteorder("="), copy=False)
+def check_format(format: object, formats: Sequence[str], place: str = "") -> None:
+    """Raise unless `format` is one of the formats that there are; `place` says where, for messages."""
+    if not isinstance(format, str):
+        raise TypeError(f"format must be a str, got {format!r}")
+    if format not in formats:
+        raise ValueError(f"format must be one of {', '.join(formats)}{place}, got {format!r}")
 
 
 def check_rows(rows: object, size: int) -> Span | None:

@@ -1,7 +1,8 @@
-"""The dtypes that kernels and inputs may have."""
+"""The dtypes that kernels and inputs may have; and kernels cast and flipped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_BOOLS = (bool, np.bool_)
 _SUPPORTED = frozenset("bBhHiIlLqQfdFD")  # dtype characters: every integer, float32/64, complex64/128
 
 
@@ -48,6 +50,32 @@ def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
             f"{name} must be of an integer dtype, float32, float64, complex64 or complex128, got {dtype}; cast it, "
             f"for example to {cast}"
         )
+
+
+def cast_kernel(kernel: Array, dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], None]) -> Array:
+    """Return the kernel in the dtype asked for, which `check` raises for if it is not supported.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is no dtype, is not supported, or is no "same_kind" cast of the kernel's.
+    """
+    if dtype is None:
+        return kernel
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
+    check("dtype", wanted)
+    if not np.can_cast(kernel.dtype, wanted, "same_kind"):
+        raise TypeError(f"dtype must be a same_kind cast of the kernel's, {kernel.dtype}, got {wanted}")
+    return kernel.astype(wanted.newbyteorder("="), copy=False)
+
+
+def check_flip(flip: object) -> None:
+    """Raise TypeError unless `flip` is a bool."""
+    if not isinstance(flip, _BOOLS):
+        raise TypeError(f"flip must be a bool, got {flip!r}")
 
 
 def flip_spatial(kernel: Array, axes: int) -> Array:

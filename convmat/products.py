@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from convmat.dtypes import flip_spatial
+from convmat.dtypes import check_flip, flip_spatial
 from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
@@ -39,8 +39,7 @@ class Products(ABC):
         workers: int | None = None,
         plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
     ) -> None:
-        if not isinstance(flip, bool | np.bool_):
-            raise TypeError(f"flip must be a bool, got {flip!r}")
+        check_flip(flip)
         if not isinstance(engine, str):
             raise TypeError(f"engine must be a str, got {engine!r}")
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers

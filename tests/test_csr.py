@@ -111,7 +111,7 @@ def test_compiled_loops_stay_within_their_arrays():
     code = """
         import numpy as np
         from scipy import sparse
-        from test_taps import guarded
+        from compiled import guarded
         from convmat.engines import csr
         for dtype in ("float32", "complex128", "int8"):
             for batch in (1, 4, 6):

@@ -1,13 +1,11 @@
 """The engine `taps` against loops over the taps; and its compiled loops at the edges of what they may touch."""
 
-import itertools
 import multiprocessing
-import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from compiled import LARGE, bound, forward, guarded, operands, transpose
 from test_imports import python
 
 from convmat.geometry import ConvolutionGeometry
@@ -15,76 +13,16 @@ from convmat.geometry import ConvolutionGeometry
 pytest.importorskip("numba")
 
 from convmat.engines import sweeps
-from convmat.engines.taps import TapsPlan, engine
+from convmat.engines.taps import engine
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 LANES = {"float32": 16, "float64": 8}  # of the widest vectors; for narrower ones these sizes are edges too
 
 
-def slices(geometry, taps):
-    """What a tap reads in the padded input."""
-    return tuple(
-        slice(tap * axis.dilation, tap * axis.dilation + (axis.outputs - 1) * axis.stride + 1, axis.stride)
-        for tap, axis in zip(taps, geometry.axes, strict=True)
-    )
-
-
-def padding(geometry):
-    return [(0, 0), (0, 0), *((axis.before, max(axis.after, axis.overrun)) for axis in geometry.axes)]
-
-
-def forward(geometry, kernel, x):
-    padded = np.pad(x, padding(geometry))
-    split = (len(x), geometry.groups, geometry.in_channels // geometry.groups, -1)
-    out = np.zeros((len(x), geometry.out_channels, *geometry.spatial_output), np.result_type(x, kernel))
-    for taps in itertools.product(*map(range, geometry.spatial_kernel)):
-        read = padded[(..., *slices(geometry, taps))].reshape(split)
-        weights = kernel[(slice(None), slice(None), *taps)].reshape(geometry.groups, -1, split[2])
-        out += np.einsum("goc,bgcp->bgop", weights, read).reshape(out.shape)
-    return out
-
-
-def transpose(geometry, kernel, y):
-    widths = padding(geometry)[2:]
-    sizes = [axis.size + sum(pair) for axis, pair in zip(geometry.axes, widths, strict=True)]
-    padded = np.zeros((len(y), geometry.in_channels, *sizes), np.result_type(y, kernel))
-    split = (len(y), geometry.groups, geometry.out_channels // geometry.groups, -1)
-    for taps in itertools.product(*map(range, geometry.spatial_kernel)):
-        weights = kernel[(slice(None), slice(None), *taps)].reshape(geometry.groups, split[2], -1)
-        written = padded[(..., *slices(geometry, taps))]
-        written += np.einsum("goc,bgop->bgcp", weights, y.reshape(split)).reshape(written.shape)
-    inner = tuple(slice(before, before + axis.size) for axis, (before, _) in zip(geometry.axes, widths, strict=True))
-    return padded[(..., *inner)]
-
-
-def random_array(rng, shape, dtype):
-    value = rng.standard_normal(shape)
-    if np.dtype(dtype).kind == "c":
-        value = value + 1j * rng.standard_normal(shape)
-    return np.ascontiguousarray(value.astype(dtype))
-
-
-def kernel_shape(geometry):
-    return geometry.kernel_shape if geometry.has_channels else (1, 1, *geometry.kernel_shape)
-
-
-def operands(geometry, dtype, batch=1, seed=0):
-    rng = np.random.default_rng(seed)
-    return (
-        random_array(rng, kernel_shape(geometry), dtype),
-        random_array(rng, (batch, geometry.in_channels, *geometry.spatial_input), dtype),
-        random_array(rng, (batch, geometry.out_channels, *geometry.spatial_output), dtype),
-    )
-
-
-def bound(geometry, kernel, workers=1):
-    return engine.bind(engine.prepare(geometry, kernel.dtype, workers), kernel)
-
-
 def check(geometry, dtype, batch=1, workers=1):
     """Compare both directions with the loops in double precision, and with each other."""
     kernel, x, y = operands(geometry, dtype, batch)
-    products = bound(geometry, kernel, workers)
+    products = bound(engine, geometry, kernel, workers)
     out, back = np.full_like(y, np.nan), np.full_like(x, np.nan)
     products.forward(x, out)
     products.transpose(y, back)
@@ -186,14 +124,6 @@ def test_neighbouring_rows_of_single_channels(rows, taps):
     check(ConvolutionGeometry((2, taps, 2), (3, rows + taps - 1, 8), stride=(1, 2, 1), padding=(1, 0, 0)), "float64")
 
 
-def test_no_product_of_an_empty_batch():
-    geometry = SPECIAL["many groups"]
-    kernel, x, y = operands(geometry, "float32", batch=0)
-    products = bound(geometry, kernel)
-    products.forward(x, y)
-    products.transpose(y, x)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("seed", range(30))
 def test_not_finite_values_reach_what_reads_them(seed, value):
@@ -201,7 +131,7 @@ def test_not_finite_values_reach_what_reads_them(seed, value):
     geometry = random_geometry(rng)
     kernel, x, y = operands(geometry, "float64" if seed % 2 else "float32", batch=2)
     kernel = np.abs(kernel) + kernel.dtype.type(0.1)
-    products = bound(geometry, kernel)
+    products = bound(engine, geometry, kernel)
     for product, oracle, source, out in (
         (products.forward, forward, x, np.empty_like(y)),
         (products.transpose, transpose, y, np.empty_like(x)),
@@ -218,90 +148,20 @@ def test_not_finite_values_reach_what_reads_them(seed, value):
         assert np.isfinite(out).all()
 
 
-def test_inputs_may_be_read_only_and_are_not_modified():
-    geometry = SPECIAL["asymmetric"]
-    kernel, x, y = operands(geometry, "float32")
-    copies = kernel.copy(), x.copy(), y.copy()
-    for array in (kernel, x, y):
-        array.flags.writeable = False
-    products = bound(geometry, kernel)
-    products.forward(x, np.empty_like(y))
-    products.transpose(y, np.empty_like(x))
-    for array, copy in zip((kernel, x, y), copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
-
-
-LARGE = ConvolutionGeometry((24, 24, 3, 3), (24, 60, 61), padding=1, stride=(1, 2))
-
-
-def test_eight_threads_share_one_bound_object():
-    kernel, *_ = operands(LARGE, "float32")
-    products = bound(LARGE, kernel, workers=2)
-
-    def work(seed):
-        _, x, y = operands(LARGE, "float32", seed=seed)
-        out, back = np.empty_like(y), np.empty_like(x)
-        products.forward(x, out)
-        products.transpose(y, back)
-        return out, back
-
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(work, range(24)))
-    for seed, results in enumerate(together):
-        for result, expected in zip(results, work(seed), strict=True):
-            np.testing.assert_array_equal(result, expected)
-
-
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_forked_child():
-    check(LARGE, "float32", workers=2)
+    check(LARGE["taps"], "float32", workers=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point
-        child = multiprocessing.get_context("fork").Process(target=check, args=(LARGE, "float32", 1, 2))
+        child = multiprocessing.get_context("fork").Process(target=check, args=(LARGE["taps"], "float32", 1, 2))
         child.start()
     child.join(30)
     assert child.exitcode == 0
 
 
-def test_plan_is_shared_between_kernels():
-    plan = engine.prepare(LARGE, np.dtype("float64"), 1)
-    assert isinstance(plan, TapsPlan)
-    for seed in range(2):
-        kernel, x, y = operands(LARGE, "float64", seed=seed)
-        out = np.empty_like(y)
-        engine.bind(plan, kernel).forward(x, out)
-        np.testing.assert_allclose(out, forward(LARGE, kernel, x), rtol=0, atol=1e-11)
-    assert plan.direction(False) is plan.direction(False)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("transposed", [False, True])
-def test_estimate_grows_with_the_batch(dtype, transposed):
-    from convmat.engines.base import Machine
-
-    one, eight = (engine.estimate(LARGE, np.dtype(dtype), batch, transposed, Machine()) for batch in (1, 8))
-    assert 0 < one.seconds < eight.seconds
-    assert 0 < one.flops < eight.flops
-    assert 0 < one.bytes < eight.bytes
-    assert one.state == eight.state > 0
-
-
 def test_refuses_what_is_no_float():
-    assert "int32" in engine.refuses(LARGE, np.dtype("int32"))
-    assert all(engine.refuses(LARGE, np.dtype(dtype)) is None for dtype in DTYPES)
-
-
-def test_names_the_extra_where_numba_is_missing():
-    printed = python(
-        "import sys; sys.modules['numba'] = None\n"
-        "import numpy, convmat\nfrom convmat.engines.taps import engine\n"
-        "print(engine.refuses(convmat.ConvolutionGeometry((3,), (4,)), numpy.dtype('d')))"
-    )
-    assert 'pip install "convmat[fast]"' in " ".join(printed)
-
-
-def test_numba_is_imported_late():
-    assert python("import sys, convmat, convmat.engines.taps\nprint('numba' in sys.modules)") == ["False"]
+    assert "int32" in engine.refuses(LARGE["taps"], np.dtype("int32"))
+    assert all(engine.refuses(LARGE["taps"], np.dtype(dtype)) is None for dtype in DTYPES)
 
 
 PRODUCT = """
@@ -330,31 +190,7 @@ def test_code_is_cached_for_the_processor_it_was_compiled_for(tmp_path):
         assert counts == [0, 1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")
-def test_nothing_outside_the_buffers_is_touched():
-    """Every buffer begins or ends at a page that must not be touched; a violation kills the process."""
-    assert python("import test_taps; test_taps.check_guarded()") == ["done"]
-
-
-def guarded(array, at_end):
-    """Copy an array to memory that begins or ends at a page that cannot be read or written."""
-    import ctypes
-    import mmap
-
-    page, size = mmap.PAGESIZE, array.nbytes
-    pages = -(-size // page)
-    memory = mmap.mmap(-1, (pages + 2) * page)
-    libc, start = ctypes.CDLL(None), ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for border in (start, start + (pages + 1) * page):
-        assert libc.mprotect(ctypes.c_void_p(border), page, 0) == 0
-    offset = page + (pages * page - size if at_end else 0)
-    copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def check_guarded():
-    """Compute products in guarded buffers: operands, results, packed kernels and scratch memory."""
+def guarded_cases():
     rng = np.random.default_rng(0)
     edges = [
         geometry
@@ -368,21 +204,13 @@ def check_guarded():
             ConvolutionGeometry((4, 1, 3, 3), (2, 5, width + 2), groups=2),
         )
     ]
-    cases = [*edges, *(random_geometry(rng) for _ in range(100)), *SPECIAL.values()]
-    for number, geometry in enumerate(cases):
+    for number, geometry in enumerate([*edges, *(random_geometry(rng) for _ in range(100)), *SPECIAL.values()]):
         sweeps.PACKED = 1000 if number % 3 == 0 else 1 << 19
-        dtype, at_end = DTYPES[number % 4], number // 4 % 2 == 0
-        kernel, x, y = operands(geometry, dtype, batch=1 + number % 2)
-        for transposed, source, result in ((False, x, y), (True, y, x)):
-            plan = engine.prepare(geometry, kernel.dtype, 1)
-            products = engine.bind(plan, kernel)
-            direction = plan.direction(transposed)
-            scratch = np.full(direction._size, np.nan, direction.number)
-            direction._scratch.give_back(guarded(scratch, at_end))
-            for sweep in direction.sweeps:
-                object.__setattr__(sweep, "tables", tuple(guarded(t, at_end) if t.size else t for t in sweep.tables))
-            products._weights._made[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]
-            out = guarded(np.full_like(result, np.nan), at_end)
-            (products.transpose if transposed else products.forward)(guarded(source, at_end), out)
-            assert not np.isnan(out).any(), (geometry, dtype, transposed)
-    print("done")
+        yield geometry, DTYPES[number % 4], 1 + number % 2, number // 4 % 2 == 0
+
+
+def guard_inner(direction, products, transposed, at_end):
+    direction._scratch.give_back(guarded(np.full(direction._size, np.nan, direction.number), at_end))
+    for sweep in direction.sweeps:
+        object.__setattr__(sweep, "tables", tuple(guarded(t, at_end) if t.size else t for t in sweep.tables))
+    products._weights._made[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]

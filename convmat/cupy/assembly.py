@@ -11,12 +11,12 @@ import numpy.typing as npt
 from cupyx.scipy import sparse
 from scipy.sparse import get_index_dtype
 
-from convmat.assembly import check_rows
+from convmat.assembly import check_format, check_rows
 from convmat.cupy.arrays import Array, as_kernel, check_inexact
 from convmat.cupy.device import describe
 from convmat.cupy.kernels import definitions, function, launch_jobs
 from convmat.cupy.tables import MatrixTables, Span
-from convmat.dtypes import flip_spatial
+from convmat.dtypes import cast_kernel, check_flip, flip_spatial
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 
 FORMATS = ("coo", "csc", "csr")
@@ -91,7 +91,7 @@ def convolution_matrix(
            [0., 0., 0., 1., 2., 0., 3., 4., 0.],
            [0., 0., 0., 0., 1., 2., 0., 3., 4.]])
     """
-    kernel = _cast(as_kernel(kernel, "convmat.convolution_matrix"), dtype)
+    kernel = cast_kernel(as_kernel(kernel, "convmat.convolution_matrix"), dtype, check_inexact)
     geometry = ConvolutionGeometry(
         kernel.shape,
         input_shape,
@@ -164,7 +164,7 @@ def transposed_convolution_matrix(
            [0., 2., 0., 3.],
            [4., 6., 6., 9.]])
     """
-    kernel = _cast(as_kernel(kernel, "convmat.transposed_convolution_matrix"), dtype)
+    kernel = cast_kernel(as_kernel(kernel, "convmat.transposed_convolution_matrix"), dtype, check_inexact)
     geometry = ConvolutionGeometry.of_transposed(
         kernel.shape,
         input_shape,
@@ -188,12 +188,8 @@ def assemble_as(
     rows: Span | None = None,
 ) -> Any:
     """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
-    if not isinstance(format, str):
-        raise TypeError(f"format must be a str, got {format!r}")
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)} on the device, got {format!r}")
-    if not isinstance(flip, bool | np.bool_):
-        raise TypeError(f"flip must be a bool, got {flip!r}")
+    check_format(format, FORMATS, " on the device")
+    check_flip(flip)
     rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
@@ -253,20 +249,6 @@ def prepare(
             launch_jobs(run, jobs, threads, (values, plan, data, indices, indptr[1:]))
 
     return (data, indices, indptr), tables.shape, write
-
-
-def _cast(kernel: Array, dtype: npt.DTypeLike | None) -> Array:
-    """Return the kernel in the dtype asked for."""
-    if dtype is None:
-        return kernel
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
-    check_inexact("dtype", wanted)
-    if not np.can_cast(kernel.dtype, wanted, "same_kind"):
-        raise TypeError(f"dtype must be a same_kind cast of the kernel's, {kernel.dtype}, got {wanted}")
-    return kernel.astype(wanted, copy=False)
 
 
 def _values(geometry: ConvolutionGeometry, kernel: Array, transposed: bool, tables: MatrixTables) -> Array:

@@ -1,0 +1,215 @@
+"""The options of a convolution: parsing and validation, and the sizes and axes that they give."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex, TypeGuard, cast
+
+import numpy as np
+
+from convmat.axis import PADDING_MODES, Axis
+
+IntPerAxis = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Shape = int | Sequence[int]
+
+
+class Options:
+    """The arguments that a convolution and its transpose share, checked and in one form.
+
+    `input_shape` is what goes in: into the convolution, or into its transpose if `transposed` says so.
+    """
+
+    def __init__(
+        self,
+        kernel_shape: Shape,
+        input_shape: Shape,
+        stride: IntPerAxis,
+        padding: Padding,
+        dilation: IntPerAxis,
+        groups: int,
+        padding_mode: str,
+        transposed: bool,
+    ) -> None:
+        self.input_shape = _shape("input_shape", input_shape)
+        self.kernel_shape = _shape("kernel_shape", kernel_shape)
+        extra = len(self.kernel_shape) - len(self.input_shape)
+        self.has_channels = extra == 1 and len(self.kernel_shape) > 2
+        if extra and not self.has_channels:
+            raise ValueError(
+                "kernel and input_shape must have N and N dimensions, or N + 2 and N + 1 with channels, "
+                f"got a kernel of shape {self.kernel_shape} and input_shape {self.input_shape}"
+            )
+        channel_axes = 2 * int(self.has_channels)
+        self.spatial = self.input_shape[int(self.has_channels) :]
+        self.taps = self.kernel_shape[channel_axes:]
+        n = len(self.spatial)
+        self.groups = _integer("groups", groups, 1)
+        if not self.has_channels and self.groups != 1:
+            raise ValueError(f"groups must be 1 for a kernel without channels, got {self.groups}")
+        self.stride = _per_axis("stride", stride, n, 1)
+        self.dilation = _per_axis("dilation", dilation, n, 1)
+        reaches = tuple(d * (k - 1) for d, k in zip(self.dilation, self.taps, strict=True))
+        self.padding = _padding(padding, self.stride, reaches)
+        if not isinstance(padding_mode, str):
+            raise TypeError(f"padding_mode must be a str, got {padding_mode!r}")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+        self.mode = padding_mode
+        if self.has_channels:
+            outer, inner = self.kernel_shape[:2]
+            if outer % self.groups:
+                raise ValueError(f"groups must divide the kernel's first dimension, {outer}, got {self.groups}")
+            formula, count = "kernel_shape[1] * groups", inner * self.groups
+            if transposed:
+                formula, count = "kernel_shape[0]", outer
+            if self.input_shape[0] != count:
+                raise ValueError(f"input_shape must have {formula} = {count} channels, got {self.input_shape}")
+
+    def transposed_shape(self, output_padding: IntPerAxis, output_shape: Shape | None) -> tuple[int, ...]:
+        """Return the shape that comes out of the transposed convolution: of those that are possible, the one chosen."""
+        channels = (self.kernel_shape[1] * self.groups,) if self.has_channels else ()
+        n = len(self.spatial)
+        extra = _per_axis("output_padding", output_padding, n, 0)
+        smallest = tuple(
+            stride * (outputs - 1) + dilation * (taps - 1) + 1 - before - after
+            for outputs, taps, stride, dilation, (before, after) in self._each_axis()
+        )
+        limits = tuple(max(pair) for pair in zip(self.stride, self.dilation, strict=True))
+        if output_shape is None:
+            for amount, limit in zip(extra, limits, strict=True):
+                if amount >= limit:
+                    raise ValueError(f"output_padding must be below max(stride, dilation) = {limit}, got {amount}")
+        else:
+            if any(extra):
+                raise ValueError(
+                    f"output_padding={output_padding!r} and output_shape={output_shape!r} both choose the output's size; "
+                    "give one of them"
+                )
+            wanted = _shape("output_shape", output_shape, len(channels) + n)
+            least = (*channels, *smallest)
+            most = (*channels, *(low + limit - 1 for low, limit in zip(smallest, limits, strict=True)))
+            if not all(low <= size <= high for size, low, high in zip(wanted, least, most, strict=True)):
+                raise ValueError(f"output_shape must lie between {least} and {most}, got {wanted}")
+            extra = tuple(size - low for size, low in zip(wanted[len(channels) :], smallest, strict=True))
+        sizes = tuple(low + amount for low, amount in zip(smallest, extra, strict=True))
+        if min(sizes) < 1:
+            raise ValueError(
+                f"padding must leave an output: input_shape {self.input_shape} gives spatial output sizes {sizes}, all must "
+                "be positive"
+            )
+        return (*channels, *sizes)
+
+    def axes(self, sizes: tuple[int, ...], outputs: tuple[int, ...] | None) -> tuple[Axis, ...]:
+        """Return the axes for the given input sizes, with as many outputs as fit or the first of them."""
+        axes = []
+        for i, (size, (_, taps, stride, dilation, (before, after))) in enumerate(
+            zip(sizes, self._each_axis(), strict=True)
+        ):
+            limit = {"reflect": size - 1, "circular": size, "symmetric": size}.get(self.mode)
+            if limit is not None and max(before, after) > limit:
+                raise ValueError(
+                    f"padding with padding_mode={self.mode!r} must be at most {limit} for an input of size {size}, "
+                    f"got {(before, after)} on axis {i}"
+                )
+            room = size + before + after - dilation * (taps - 1) - 1
+            if room < 0:
+                raise ValueError(
+                    f"kernel must fit into the padded input: on axis {i} it reaches over {dilation * (taps - 1) + 1} "
+                    f"positions (size {taps}, dilation {dilation}), got {size + before + after} "
+                    f"(input {size}, padding {(before, after)})"
+                )
+            count = room // stride + 1 if outputs is None else outputs[i]
+            axes.append(Axis(size, taps, stride, before, after, dilation, count, self.mode))
+        return tuple(axes)
+
+    def _each_axis(self) -> Iterable[tuple[int, int, int, int, tuple[int, int]]]:
+        """Yield (size, taps, stride, dilation, padding) of each axis."""
+        return zip(self.spatial, self.taps, self.stride, self.dilation, self.padding, strict=True)
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    """Return an integer of at least `least`."""
+    if type(value) is int and value >= least:  # nearly always
+        return value
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    try:
+        number = operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return number
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    if type(value) is tuple:
+        return True
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _per_axis(name: str, value: object, n: int, least: int) -> tuple[int, ...]:
+    """Return one integer per axis."""
+    if not _is_sequence(value):
+        try:
+            return (_integer(name, value, least),) * n
+        except TypeError:
+            raise TypeError(f"{name} must be an int or a sequence of {n} ints, got {value!r}") from None
+    values = tuple(_integer(f"each {name}", item, least) for item in value)
+    if len(values) != n:
+        raise ValueError(f"{name} must be an int or one per axis ({n}), got {value!r}")
+    return values
+
+
+def _shape(name: str, value: object, dimensions: int | None = None) -> tuple[int, ...]:
+    """Return a shape of positive sizes."""
+    if not _is_sequence(value):
+        try:
+            shape: tuple[int, ...] = (_integer(name, value, 1),)
+        except TypeError:
+            raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}") from None
+    else:
+        shape = tuple(_integer(f"each size in {name}", item, 1) for item in value)
+    if not shape or len(shape) != (dimensions or len(shape)):
+        raise ValueError(f"{name} must have {dimensions or 'at least 1'} dimensions, got {value!r}")
+    return shape
+
+
+def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return one (before, after) pair per axis."""
+    n = len(stride)
+    if isinstance(value, str):
+        match value:
+            case "valid":
+                return ((0, 0),) * n
+            case "full":
+                return tuple((reach, reach) for reach in reaches)
+            case "same":
+                if any(step != 1 for step in stride):
+                    raise ValueError(
+                        f"padding='same' needs stride 1, got {stride}, as frameworks disagree on it for larger strides: "
+                        "PyTorch refuses it, TensorFlow pads max((⌈n/stride⌉ − 1)·stride + dilation·(k − 1) + 1 − n, 0) "
+                        "in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
+                    )
+                return tuple((reach // 2, reach - reach // 2) for reach in reaches)
+        raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")
+    expected = f"an int, one int or one (before, after) pair per axis ({n}), or a word"
+    if not _is_sequence(value):
+        try:
+            return ((_integer("padding", value, 0),) * 2,) * n
+        except TypeError:
+            raise TypeError(f"padding must be {expected}, got {value!r}") from None
+    items = tuple(value)
+    if len(items) != n:
+        raise ValueError(f"padding must be {expected}, got {value!r}")
+    pairs = []
+    for item in items:
+        pair = item if _is_sequence(item) else (item, item)
+        if len(pair) != 2:
+            raise ValueError(f"padding must be {expected}, got {value!r}")
+        pairs.append((_integer("each padding", pair[0], 0), _integer("each padding", pair[1], 0)))
+    return tuple(pairs)
