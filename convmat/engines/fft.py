@@ -2,12 +2,18 @@
 
 Its cost grows with the logarithm of the kernel's size instead of with the size, so it wins for large kernels and few
 channels. A NaN or Inf reaches all outputs of its tile.
+
+With few channels, spectra are multiplied element by element, tile by tile, while they are in a cache. With many, reading the
+kernel's spectrum takes longer than anything else. Then many tiles share it: at each frequency, their channels are a matrix,
+and so is the kernel. Transforms of such tiles write channels last, so that BLAS takes these matrices as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import lru_cache
+from itertools import pairwise, product
 from math import ceil, log2, prod
 from threading import Lock
 from typing import Any
@@ -18,11 +24,17 @@ from convmat.axis import Axis
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import run_blocks
+from convmat.parallel import run_blocks, single_threaded_blas
 
 Index = tuple[Any, ...]
+Block = tuple[int, ...]  # which array of a batch, and which tile on each axis
 
 _CACHED = 1 << 16  # bytes of spectra that are multiplied by one call: more would leave the first-level cache
+_TILE = 12 << 20  # bytes of a tile's channels in and out at most, in double precision, if there is such a tile
+_TOGETHER = 24 << 20  # bytes of tiles that share the kernel's spectrum at least; as many as that has if it is larger
+_MANY = 12  # channels, as the harmonic mean of a group's, above which spectra are multiplied as matrices
+_SERIAL = 1 << 17  # numbers to transform that are worth another thread, which takes long to wake up
+_CALL = 7500  # operations, of those that `_count` counts, in the time of a NumPy call
 
 
 class FFTEngine:
@@ -42,30 +54,23 @@ class FFTEngine:
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
     ) -> Cost:
         """Count the transforms of all channels and the products of their spectra, tile by tile."""
-        lengths, tiles = _tile(geometry)
-        size, count = prod(lengths), batch * prod(tiles)
+        plan = _plan(geometry, dtype, machine.workers)
+        size, count = prod(plan.lengths), batch * prod(plan.tiles)
         real = 1 if dtype.kind == "c" else 0.5  # share of a spectrum that is kept
-        planes = geometry.in_channels + geometry.out_channels
-        pairs = geometry.out_channels * geometry.in_channels // geometry.groups
+        planes, pairs = geometry.in_channels + geometry.out_channels, _pairs(geometry)
         transforms = 5 * size * log2(max(2, size)) * planes * real
         products = 8 * size * real * pairs
-        complex_size = np.result_type(dtype, np.complex64).itemsize
-        moved = count * size * real * complex_size * (4 * planes + 2 * pairs)
-        spectra = pairs * size * real * complex_size
-        rate = machine.fft * 8 / np.finfo(dtype).dtype.itemsize
-        work = transforms / rate + products / machine.stream
-        seconds = (1.3 if transposed else 1) * count * work / min(machine.workers, max(count, 1))
-        rows, terms = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
-        if transposed:
-            rows, terms = terms, rows
-        steps = -(-rows // _rows_at_once(rows, int(size * real * complex_size)))
-        seconds += count * (25 + geometry.groups * steps * 2 * terms) * machine.call
-        return Cost(count * (transforms + products), moved, seconds, transforms * pairs / planes / rate, spectra)
+        reads = count if not plan.matrices else ceil(count / plan.together)
+        moved = plan.plane * (4 * count * planes + 2 * reads * pairs)
+        rate = machine.fft * (8 / np.finfo(dtype).dtype.itemsize) ** 0.75
+        operations, calls = _count(geometry, plan.lengths, plan.tiles, batch, machine.workers)
+        seconds = 2 * real * operations / rate + calls * machine.call
+        setup = transforms * pairs / planes / rate
+        return Cost(count * (transforms + products), moved, seconds, setup, pairs * plan.plane)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Choose the tiles."""
-        lengths, tiles = _tile(geometry)
-        return _Plan(geometry, workers, lengths, tiles)
+        return _plan(geometry, dtype, workers)
 
     def bind(self, plan: Any, kernel: Array) -> FFTProducts:
         """Return the products of one kernel."""
@@ -75,14 +80,42 @@ class FFTEngine:
 @dataclass(frozen=True, slots=True)
 class _Plan:
     geometry: ConvolutionGeometry
+    dtype: np.dtype[Any]
     workers: int
     lengths: tuple[int, ...]  # of a tile's transform on each axis
     tiles: tuple[int, ...]  # number of tiles on each axis
+    matrices: bool  # whether spectra are multiplied as matrices
+    work: int  # numbers to transform for a tile, and what takes as long
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Outputs of a tile on each axis, before the stride takes its share."""
         return tuple(length - axis.reach for length, axis in zip(self.lengths, self.geometry.axes, strict=True))
+
+    @property
+    def plane(self) -> int:
+        """Bytes of the spectrum of a tile's channel; that of real numbers has half of the last axis' frequencies."""
+        *others, last = self.lengths
+        complex_size = np.result_type(self.dtype, np.complex64).itemsize
+        return prod(others) * (last if self.dtype.kind == "c" else last // 2 + 1) * complex_size
+
+    @property
+    def together(self) -> int:
+        """The number of tiles that are computed together."""
+        if not self.matrices:
+            return 1
+        planes = self.geometry.in_channels + self.geometry.out_channels
+        room = max(_TOGETHER, _pairs(self.geometry) * self.plane)
+        return max(1, room // (2 * planes * self.plane))  # 2: tiles, and their spectra
+
+    def threads(self, tiles: int) -> int:
+        """Return how many threads are worth waking for so many tiles."""
+        return self.workers if tiles * self.work > _SERIAL else 1
+
+
+def _plan(geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> _Plan:
+    lengths, tiles = _tile(geometry, workers)
+    return _Plan(geometry, dtype, workers, lengths, tiles, _channels(geometry) > _MANY, _work(geometry, lengths))
 
 
 class FFTProducts:
@@ -91,51 +124,91 @@ class FFTProducts:
     def __init__(self, plan: _Plan, kernel: Array) -> None:
         self._plan, self._kernel = plan, kernel
         self._spectra = PerDirection[Array]()
-        self._complex = kernel.dtype.kind == "c"
-        self._axes = tuple(range(-len(plan.lengths), 0))
+        # Of tiles (n, C, *lengths), or (n, *lengths, C).
+        first = 1 if plan.matrices else 2
+        self._axes = tuple(range(first, first + len(plan.lengths)))
 
     def forward(self, x: Array, out: Array) -> None:
         """Correlate tile by tile, keeping the outputs that the wrap-around does not reach."""
-        plan = self._plan
 
-        def correlate(item: int, *tile: int) -> None:
-            spans = list(zip(tile, plan.steps, plan.lengths, strict=True))
-            inputs: Index = (item, ..., *(slice(i * step, i * step + length) for i, step, length in spans))
-            result = self._inverse(self._product(False, self._transform(x[inputs])))
-            target, source = self._outputs(tile)
-            out[item][target] = result[source]
+        def correlate(blocks: list[Block], threads: int) -> None:
+            results = self._filter(False, x, blocks, threads)
+
+            def write(channels: slice) -> None:
+                for result, (item, *tile) in zip(results, blocks, strict=True):
+                    target, source = self._outputs(tile)
+                    out[item, channels][target] = result[channels][source]
+
+            self._share(write, out.shape[1], threads)
 
         self._run(correlate, len(x))
 
     def transpose(self, y: Array, out: Array) -> None:
         """Convolve the zero-stretched outputs of each tile, and add up where tiles overlap."""
-        plan = self._plan
-        stretched_shape = (y.shape[1], *plan.lengths)
         out[...] = 0
         lock = Lock()
 
-        def convolve(item: int, *tile: int) -> None:
-            stretched = np.zeros(stretched_shape, y.dtype)
-            source, target = self._outputs(tile)
-            stretched[target] = y[item][source]
-            result = self._inverse(self._product(True, self._transform(stretched)))
-            begins = [i * step for i, step in zip(tile, plan.steps, strict=True)]
-            sizes = [
-                min(length, axis.size - begin)
-                for begin, length, axis in zip(begins, plan.lengths, plan.geometry.axes, strict=True)
-            ]
-            inputs: Index = (..., *(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)))
-            kept: Index = (..., *(slice(0, size) for size in sizes))
+        def convolve(blocks: list[Block], threads: int) -> None:
+            results = self._filter(True, y, blocks, threads)
+
+            def add(channels: slice) -> None:
+                for result, (item, *tile) in zip(results, blocks, strict=True):
+                    sums = out[item, channels][self._inputs(tile)]
+                    sums += result[channels][tuple(map(slice, sums.shape))]
+
             with lock:
-                out[item][inputs] += result[kept]
+                self._share(add, out.shape[1], threads)
 
         self._run(convolve, len(y))
 
-    def _run(self, function: Any, items: int) -> None:
-        blocks = list(product(range(items), *map(range, self._plan.tiles)))
-        run_blocks(function, blocks, self._plan.workers)
+    def _run(self, function: Callable[[list[Block], int], None], items: int) -> None:
+        """Call a function with all blocks, as many at once as are computed together, and the threads that it may use."""
+        plan = self._plan
+        blocks = list(product(range(items), *map(range, plan.tiles)))
+        threads = plan.threads(len(blocks))
+        if plan.matrices or len(blocks) == 1:
+            calls = -(-len(blocks) // plan.together)
+            for first, last in pairwise(len(blocks) * call // calls for call in range(calls + 1)):
+                function(blocks[first:last], threads)
+        else:
+            run_blocks(function, [([block], 1) for block in blocks], threads)
 
-    def _outputs(self, tile: tuple[int, ...]) -> tuple[Index, Index]:
+    def _filter(self, transposed: bool, source: Array, blocks: Sequence[Block], threads: int) -> Array:
+        """Return the tiles (n, C, *lengths) of results."""
+        spectrum = self._spectra.get(transposed, self._spectrum)
+        tiles = self._gather(transposed, source, blocks, threads)
+        if not self._plan.matrices:
+            spectra = self._transform(tiles, self._axes, threads)
+            return self._inverse(self._multiply(transposed, spectrum, spectra), threads)
+        spectra = self._transform(np.moveaxis(tiles, 1, -1), self._axes, threads)
+        return np.moveaxis(self._inverse(self._multiply_matrices(spectrum, spectra, threads), threads), -1, 1)
+
+    def _gather(self, transposed: bool, source: Array, blocks: Sequence[Block], threads: int) -> Array:
+        """Return tiles (n, C, *lengths) of inputs, or of outputs as far apart as the stride."""
+        if not (transposed or self._plan.matrices):
+            ((item, *tile),) = blocks
+            return source[item : item + 1][self._inputs(tile)]  # the transform appends what is missing
+        tiles = np.zeros((len(blocks), source.shape[1], *self._plan.lengths), source.dtype)
+
+        def copy(channels: slice) -> None:
+            for target, (item, *tile) in zip(tiles, blocks, strict=True):
+                given = source[item, channels]
+                if transposed:
+                    outputs, places = self._outputs(tile)
+                    target[channels][places] = given[outputs]
+                else:
+                    given = given[self._inputs(tile)]
+                    target[channels][tuple(map(slice, given.shape))] = given
+
+        self._share(copy, source.shape[1], threads)
+        return tiles
+
+    def _inputs(self, tile: Sequence[int]) -> Index:
+        """Return, on each axis, the inputs that a tile reads, the last ones maybe beyond the end."""
+        spans = zip(tile, self._plan.steps, self._plan.lengths, strict=True)
+        return (..., *(slice(index * step, index * step + length) for index, step, length in spans))
+
+    def _outputs(self, tile: Sequence[int]) -> tuple[Index, Index]:
         """Return, on each axis, the outputs that begin in a tile, and where they begin in it."""
         outputs, places = [], []
         for index, step, axis in zip(tile, self._plan.steps, self._plan.geometry.axes, strict=True):
@@ -150,83 +223,163 @@ class FFTProducts:
         return (..., *outputs), (..., *places)
 
     def _spectrum(self, transposed: bool) -> Array:
-        """Return the kernel's spectrum (groups, C_out / groups, C_in / groups, *frequencies)."""
-        geometry = self._plan.geometry
-        kernel = self._kernel.reshape(geometry.groups, -1, *self._kernel.shape[1:])
-        stretched = np.zeros((*kernel.shape[:3], *self._plan.lengths), kernel.dtype)
+        """Return the kernel's spectrum (groups, C_out / groups, C_in / groups, *frequencies).
+
+        As matrices, it is (groups, frequencies, channels given, channels of results).
+        """
+        plan = self._plan
+        groups, axes = plan.geometry.groups, tuple(range(3, 3 + len(plan.lengths)))
+        kernel = self._kernel.reshape(groups, -1, *self._kernel.shape[1:])
+        stretched = np.zeros((*kernel.shape[:3], *plan.lengths), kernel.dtype)
         # Tap t sits at t·dilation for the transpose, and backwards from 0 for a correlation.
         sign = 1 if transposed else -1
         places = [
             sign * axis.dilation * np.arange(axis.taps) % length
-            for axis, length in zip(geometry.axes, self._plan.lengths, strict=True)
+            for axis, length in zip(plan.geometry.axes, plan.lengths, strict=True)
         ]
         where: Index = (slice(None),) * 3 + np.ix_(*places)
         stretched[where] = kernel
-        return self._transform(stretched)
+        if not plan.matrices:
+            return self._transform(stretched, axes, plan.workers)
+        stretched = stretched.transpose(0, *axes, *((1, 2) if transposed else (2, 1)))
+        return self._transform(stretched, self._axes, plan.workers).reshape(groups, -1, *stretched.shape[-2:])
 
-    def _product(self, transposed: bool, x: Array) -> Array:
+    def _multiply(self, transposed: bool, spectrum: Array, x: Array) -> Array:
         """Sum over the channels of a group; forward sums over the inputs, transposed over the outputs."""
-        spectrum = self._spectra.get(transposed, self._spectrum)
-        groups, outer, inner = spectrum.shape[:3]
-        x = x.reshape(groups, len(x) // groups, *x.shape[1:])
-        rows, terms = (inner, outer) if transposed else (outer, inner)
-        result = np.empty((groups, rows, *x.shape[2:]), x.dtype)
-        # As many rows at once as stay in a cache: fewer calls.
-        step = _rows_at_once(rows, prod(x.shape[2:]) * x.itemsize)
-        scratch = np.empty((step, *x.shape[2:]), x.dtype)
-        for group, first in product(range(groups), range(0, rows, step)):
-            total = result[group, first : first + step]
+        if transposed:
+            spectrum = spectrum.swapaxes(1, 2)
+        groups, rows, terms = spectrum.shape[:3]
+        x = x.reshape(groups, 1, terms, *x.shape[2:])
+        result = np.empty((groups, rows, *x.shape[3:]), x.dtype)
+        # As many rows and groups at once as stay in a cache: fewer calls.
+        step, several = _at_once(rows, groups, prod(x.shape[3:]) * x.itemsize)
+        scratch = np.empty((several, step, *x.shape[3:]), x.dtype)
+        for group, row in product(range(0, groups, several), range(0, rows, step)):
+            some, total = slice(group, group + several), result[group : group + several, row : row + step]
+            part = scratch[: total.shape[0], : total.shape[1]]
             for term in range(terms):
-                factors = (spectrum[group, term] if transposed else spectrum[group, :, term])[first : first + step]
-                if term == 0:
-                    np.multiply(factors, x[group, term], out=total)
-                else:
-                    np.multiply(factors, x[group, term], out=scratch[: len(total)])
-                    total += scratch[: len(total)]
-        return result.reshape(groups * rows, *x.shape[2:])
+                np.multiply(spectrum[some, row : row + step, term], x[some, :, term], out=part if term else total)
+                if term:
+                    total += part
+        return result.reshape(1, groups * rows, *x.shape[3:])
 
-    def _transform(self, x: Array) -> Array:
+    def _multiply_matrices(self, spectrum: Array, x: Array, threads: int) -> Array:
+        """Do so for spectra (n, *frequencies, C) of several tiles, at each frequency at once."""
+        groups, count, terms, rows = spectrum.shape
+        result = np.empty((*x.shape[:-1], groups * rows), x.dtype)
+        given = x.reshape(-1, count, groups, terms).transpose(2, 1, 0, 3)
+        target = result.reshape(-1, count, groups, rows).transpose(2, 1, 0, 3)
+
+        def multiply(some: slice) -> None:
+            np.matmul(given[:, some], spectrum[:, some], out=target[:, some])
+
+        # Where BLAS cannot be held at one thread, it has them all.
+        with single_threaded_blas:
+            self._share(multiply, count, threads if single_threaded_blas.available else 1)
+        return result
+
+    def _share(self, function: Callable[[slice], None], count: int, threads: int) -> None:
+        """Call a function for all of so many channels or frequencies, which threads share where there are many."""
+        parts = min(count, threads) if self._plan.matrices else 1
+        cuts = [count * part // parts for part in range(parts + 1)]
+        run_blocks(function, [(slice(*cut),) for cut in pairwise(cuts)], threads)
+
+    def _transform(self, x: Array, axes: tuple[int, ...], threads: int) -> Array:
         import scipy.fft  # here, since it takes a tenth of the time to import this package
 
-        function: Any = scipy.fft.fftn if self._complex else scipy.fft.rfftn
-        spectrum: Array = function(x, self._plan.lengths, self._axes, workers=self._transform_workers())
+        function: Any = scipy.fft.fftn if self._plan.dtype.kind == "c" else scipy.fft.rfftn
+        spectrum: Array = function(x, self._plan.lengths, axes, workers=threads)
         return spectrum
 
-    def _inverse(self, spectrum: Array) -> Array:
+    def _inverse(self, spectrum: Array, threads: int) -> Array:
         import scipy.fft
 
-        function: Any = scipy.fft.ifftn if self._complex else scipy.fft.irfftn
-        x: Array = function(spectrum, self._plan.lengths, self._axes, workers=self._transform_workers())
+        function: Any = scipy.fft.ifftn if self._plan.dtype.kind == "c" else scipy.fft.irfftn
+        x: Array = function(spectrum, self._plan.lengths, self._axes, workers=threads)
         return x
 
-    def _transform_workers(self) -> int:
-        return self._plan.workers if prod(self._plan.tiles) == 1 else 1
+
+def _pairs(geometry: ConvolutionGeometry) -> int:
+    """Return the number of pairs of channels that see each other."""
+    return geometry.in_channels * geometry.out_channels // geometry.groups
 
 
-def _rows_at_once(rows: int, row_bytes: int) -> int:
-    return max(1, min(rows, _CACHED // row_bytes))
+def _channels(geometry: ConvolutionGeometry) -> float:
+    """Return the harmonic mean of the channels in and out of a group: twice the products for each transform."""
+    return 2 * _pairs(geometry) / (geometry.in_channels + geometry.out_channels)
 
 
-def _tile(geometry: ConvolutionGeometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the length of a tile's transform, and the number of tiles, on each axis."""
-    choices = [_tile_axis(axis) for axis in geometry.axes]
-    return tuple(length for length, _ in choices), tuple(count for _, count in choices)
+def _at_once(rows: int, groups: int, row_bytes: int) -> tuple[int, int]:
+    """Return how many rows, and how many groups of them, are multiplied by one call."""
+    most = max(1, _CACHED // row_bytes)
+    return min(rows, most), min(groups, max(1, most // rows))
 
 
-def _tile_axis(axis: Axis) -> tuple[int, int]:
-    """Choose the length whose transforms cost least for all outputs of one axis."""
+def _work(geometry: ConvolutionGeometry, lengths: tuple[int, ...]) -> int:
+    """Return the numbers of a tile to transform, and so many more as their products take."""
+    return prod(lengths) * (geometry.in_channels + geometry.out_channels + _pairs(geometry) // 8)
+
+
+@lru_cache
+def _tile(geometry: ConvolutionGeometry, workers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the length of a tile's transform, and the number of tiles, on each axis, that cost least for one array."""
+
+    def cost(choice: tuple[tuple[int, int], ...]) -> float:
+        lengths, tiles = zip(*choice, strict=True)
+        operations, calls = _count(geometry, lengths, tiles, 1, workers)
+        return operations + _CALL * calls
+
+    most = _TILE // (8 * (geometry.in_channels + geometry.out_channels))
+    choices = list(product(*map(_tile_lengths, geometry.axes)))
+    fitting = [choice for choice in choices if prod(length for length, _ in choice) <= most]
+    lengths, tiles = zip(*min(fitting or choices, key=cost), strict=True)
+    return lengths, tiles
+
+
+def _tile_lengths(axis: Axis) -> Iterator[tuple[int, int]]:
+    """Yield what there is to choose from on an axis: a length, and how many tiles of it give all outputs."""
     span = (axis.outputs - 1) * axis.stride + 1  # outputs before the stride
-    best: tuple[float, int, int] | None = None
-    length = axis.reach + 1
-    while True:
-        length = _fast_length(max(length, min(64, span + axis.reach)))
-        count = ceil(span / (length - axis.reach))
-        cost = count * length * (log2(length) + 8)  # 8: passes over a tile besides its transform
-        if best is None or cost < best[0]:
-            best = (cost, length, count)
-        if count == 1:
-            return best[1], best[2]
-        length = length * 5 // 4 + 1
+    tiles, needed = 1, span + axis.reach
+    while tiles == 1 or needed - axis.reach >= max(8, axis.reach // 4):
+        length = min(_fast_length(needed), 16 * _fast_length(ceil(needed / 16)), key=lambda n: n * _line(n))
+        yield length, ceil(span / (length - axis.reach))
+        tiles += 1 << max(0, tiles.bit_length() - 2)  # 1, 2, 3, 4, 6, 8, 12, 16, …
+        needed = ceil(span / tiles) + axis.reach
+
+
+def _count(
+    geometry: ConvolutionGeometry, lengths: tuple[int, ...], tiles: tuple[int, ...], batch: int, workers: int
+) -> tuple[float, float]:
+    """Return operations of one of the threads, a few for each number and step of a transform, and NumPy calls.
+
+    The weights were fitted to products measured on one machine.
+    """
+    size, blocks = prod(lengths), batch * prod(tiles)
+    planes, pairs = geometry.in_channels + geometry.out_channels, _pairs(geometry)
+    # Planes that leave a cache take longer.
+    transforms = planes * (sum(map(_line, lengths)) + 20 * max(0.0, log2(size) - 17))
+    workers = workers if blocks * _work(geometry, lengths) > _SERIAL else 1
+    shared = (1 + workers) / 2  # transforms gain less from threads than all else
+    if _channels(geometry) > _MANY:
+        plan = _Plan(geometry, np.dtype(np.float64), workers, lengths, tiles, True, 0)
+        each, reads = 0.65 + 26 / _channels(geometry), ceil(blocks / plan.together)
+        products = (blocks * each + 5 * reads) * pairs
+        # 1.8: tiles are copied from the inputs and to the outputs. Other threads wake up for each of five steps.
+        calls = (100 if workers > 1 else 20) * reads + 4 * blocks
+        return size * (1.8 * blocks * transforms / shared + products / workers), calls
+    rows, terms = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
+    step, several = _at_once(rows, geometry.groups, 8 * size)
+    calls = blocks * (20 + 2 * terms * ceil(rows / step) * ceil(geometry.groups / several))
+    if blocks == 1:  # threads share its transforms, where those are more than one line
+        return size * (transforms / (shared if planes > 2 or len(lengths) > 1 else 1) + 3 * pairs), calls
+    # Threads that wake up late or have fewer tiles cost some of a tile.
+    return size * (blocks + workers - 1) / workers * (transforms + 3 * pairs), calls
+
+
+def _line(length: int) -> float:
+    """Return the operations for each number of a line: odd factors take longer, and so do lines that leave a cache."""
+    odd = length // (length & -length)
+    return 8 + log2(length) + log2(odd) / 2 + 5 * max(0.0, log2(length) - 13)
 
 
 def _fast_length(least: int) -> int:
