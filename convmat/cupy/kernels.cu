@@ -37,12 +37,19 @@ struct Run {
     Big start, period, shift, before, entries, first;
 };
 
-struct Row {
-    Big before, count, column, column_step, slot, slot_step, listed;
+struct Progression {
+    Big column, column_step, slot, slot_step;
 };
 
-struct Entry {
-    Big column, slot;
+struct Row {
+    Big before, count;
+    Progression steps;  // of the only part
+    Big parts, first;
+};
+
+struct Part {  // of a row with several
+    Big before, every;
+    Progression steps;
 };
 
 struct Axis {
@@ -82,14 +89,21 @@ __device__ inline Place find(const Big* plan, const Axis& axis, Big row) {
 }
 
 __device__ inline void add_entry(const Big* plan, const Row& row, Index entry, Index& column, Big& slot) {
-    if (row.listed >= 0) {
-        const Entry& listed = ((const Entry*)(plan + row.listed))[entry];
-        column += (Index)listed.column;
-        slot += listed.slot;
-    } else {
-        column += (Index)(row.column + entry * row.column_step);
-        slot += row.slot + entry * row.slot_step;
+    const Progression* steps = &row.steps;
+    if (row.parts > 1) {
+        const Part* part = (const Part*)(plan + row.first);
+        for (Big parts = row.parts; parts > 1;) {  // the last part that does not start after the entry
+            Big half = parts / 2;
+            if (part[half].before <= entry) part += half;
+            parts -= half;
+        }
+        entry -= (Index)part->before;
+        Index every = (Index)part->every, next = entry / every;
+        steps = &(part - (every - 1) + (entry - next * every))->steps;  // parts that take turns start together
+        entry = next;
     }
+    column += (Index)(steps->column + entry * steps->column_step);
+    slot += steps->slot + entry * steps->slot_step;
 }
 
 // A job, which a block of threads does, is a piece of a run of the last axis, in one row of all axes before it. Its

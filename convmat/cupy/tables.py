@@ -1,30 +1,28 @@
 """What the kernel that writes a matrix needs to know of an axis: a few integers for each run of rows, laid out for it.
 
 A row of the matrix is a product of one row of each axis, and an axis comes in the runs of `Axis.runs`, which are the same
-for both directions and all padding modes. Rows that no border folds into are progressions of columns and taps; the others
-are listed. Columns and places in the kernel ("slots") are scaled here, so that those of a nonzero are sums over the axes.
-Where taps share a source their sum is a slot of its own, behind the taps of that axis.
+for both directions and all padding modes. Its rows are described by their parts (:mod:`convmat.cupy.parts`). Columns and
+places in the kernel ("slots") are scaled here, so that those of a nonzero are sums over the axes. Where taps share a source
+their sum is a slot of its own, behind the taps of that axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import gcd, prod
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from convmat.axis import Axis, IntArray
 from convmat.cupy.joined import joined
+from convmat.cupy.parts import parts_of
 from convmat.geometry import ConvolutionGeometry
 
 Span = tuple[int, int]
 
-_HEADER, _AXIS, _ROW = 11, 4, 7  # numbers that describe the matrix, each axis, and a row of one
-_LISTED = -1  # instead of a tap, where the nonzeros of a row are listed
+_HEADER, _AXIS, _ROW = 11, 4, 8  # numbers that describe the matrix, each axis, and a row of one
 _NOTHING: IntArray = np.zeros(0, np.int64)
-_NO_ROWS: IntArray = np.zeros((0, 5), np.int64)
-_NO_PAIRS: IntArray = np.zeros((0, 2), np.int64)
 _JOB = 4096  # nonzeros of a job: a few for each thread, and enough jobs to fill a device from 10⁷ nonzeros on
 
 
@@ -75,10 +73,11 @@ class MatrixTables:
         self.nnz = self._entries_before(stop) - self._begin
         parts = list(_lines(start, stop, self.axes[-1].rows(transposed)))
         leading = [_Rows(axis, transposed, 0, axis.rows(transposed)) for axis in self.axes[:-1]]
+        self._width = self._inner * prod(rows.longest for rows in leading)  # nonzeros for one of a row of the last axis
         trailing: list[_Rows] = []
         for _, span in parts:
             known = sum(len(rows.sums[1]) for rows in trailing)
-            trailing.append(_Rows(self.axes[-1], transposed, *span, known))
+            trailing.append(_Rows(self.axes[-1], transposed, *span, known, max(1, _JOB // max(1, self._width))))
         self.sums = [rows.sums for rows in leading]
         merged = [rows.sums[0] for rows in trailing]
         begins = np.cumsum([0, *map(len, merged)])
@@ -98,9 +97,11 @@ class MatrixTables:
         at, rest = divmod(row, sizes[0])
         total, width = at * self._inner * tails[0], self._inner
         for axis, size, tail in zip(self.axes, sizes[1:], tails[1:], strict=True):
+            if not rest:
+                break
             at, rest = divmod(rest, size)
-            total += width * tail * _Rows(axis, self._transposed, 0, at).entries
-            width *= _Rows(axis, self._transposed, at, min(at + 1, axis.rows(self._transposed))).entries
+            total += width * tail * axis.count(self._transposed, 0, at)
+            width *= axis.count(self._transposed, at, at + 1)
         return total
 
     def _launch(self, lines: Span, axes: list[_Rows]) -> Launch:
@@ -113,30 +114,17 @@ class MatrixTables:
             descriptions += [self.axes[i].rows(self._transposed), tails[i + 1], runs, len(rows.runs)]
             blocks.append(block)
             offset += block.size
-        width = self._inner * prod(rows.longest for rows in axes[:-1])
-        pieces = [_NOTHING.reshape(0, 3)]
-        for index, run in enumerate(axes[-1].runs):
-            fit = max(1, _JOB // max(1, width * run.entries))
-            first = np.arange(0, run.periods, fit, dtype=np.int64)
-            pieces.append(np.stack([np.full_like(first, index), first, np.minimum(fit, run.periods - first)], axis=1))
-        table = np.concatenate(pieces)
+        _, _, periods, _, _, entries, _ = axes[-1].runs.T
+        fit = np.maximum(1, _JOB // np.maximum(1, self._width * entries))
+        pieces = -(-periods // fit)
+        run = np.repeat(np.arange(len(pieces)), pieces)
+        first = (np.arange(run.size) - (np.cumsum(pieces) - pieces)[run]) * fit[run]
+        table = np.stack([run, first, np.minimum(fit[run], periods[run] - first)], axis=1)
         jobs = (lines[1] - lines[0]) * len(table)
         header = [jobs, lines[0], len(table), self._outer, self._inner, self._columns[0], self._slots[0], tails[0]]
         header += [self._start, self._begin, offset]
         head = np.array(header + descriptions, np.int64)
         return Launch(np.concatenate([head, *blocks, table.ravel()]), jobs)
-
-
-class _Run(NamedTuple):
-    """A run of `Axis.runs`, with what its nonzeros are."""
-
-    start: int
-    period: int
-    periods: int
-    shift: int
-    before: int  # nonzeros of all runs before it
-    entries: int  # nonzeros of a period
-    first: int  # of its rows, among those that are described
 
 
 class _Rows:
@@ -148,83 +136,58 @@ class _Rows:
         The rows.
     sums : int
         How many sums of taps there are already, which come before its own.
+    room : int, optional
+        Cut runs that do not repeat after so many nonzeros.
+
+    Attributes
+    ----------
+    runs : int64 array (runs, 7)
+        What a `Run` is, and the nonzeros of all runs before it, those of a period, and which is the first of its rows.
+    sums : (int64 array, int64 array)
+        The sums of taps and where they begin.
     """
 
-    def __init__(self, axis: Axis, transposed: bool, start: int, stop: int, sums: int = 0) -> None:
-        self.runs: list[_Run] = []
-        self.sums: tuple[IntArray, IntArray]
-        self.entries: int
-        rows, listed, merged, starts = [_NO_ROWS], [_NO_PAIRS], [_NOTHING], [_NOTHING]
-        begin = before = _Rows(axis, transposed, 0, start).entries if start else 0
-        first = entries = taps = 0
-        for row, length, periods, shift in axis.runs(transposed, start, stop) if start < stop else ():
-            numbers = np.arange(row, row + length, dtype=np.int64)
-            if axis.mode == "zeros" or shift:
-                own = _progressions(axis, transposed, numbers)
-            else:
-                table = axis.table(transposed, numbers)
-                inside = table.inside.T
-                slots = np.broadcast_to(table.taps.T, inside.shape)[inside]
-                slots = slots + np.where(slots < axis.taps, 0, sums)
-                listed.append(np.stack([table.columns.T[inside], slots], axis=1))
-                merged.append(table.merged)
-                starts.append(table.starts + taps)
-                lengths = inside.sum(axis=1)
-                own = np.zeros((length, 5), np.int64)
-                own[:, 0], own[:, 1], own[:, 2] = lengths, entries + np.cumsum(lengths) - lengths, _LISTED
-                entries, sums, taps = entries + len(slots), sums + len(table.starts), taps + len(table.merged)
-            rows.append(own)
-            period = int(own[:, 0].sum())
-            self.runs.append(_Run(row, length, periods, shift, before, period, first))
-            before, first = before + periods * period, first + length
-        self._rows, self._listed = np.concatenate(rows), np.concatenate(listed)
-        self.sums = np.concatenate(merged), np.concatenate(starts)
-        self.entries = before - begin
+    def __init__(
+        self, axis: Axis, transposed: bool, start: int, stop: int, sums: int = 0, room: int | None = None
+    ) -> None:
+        runs = np.array(axis.runs(transposed, start, stop), np.int64).reshape(-1, 4)
+        first = np.cumsum(runs[:, 1]) - runs[:, 1]
+        rows = np.arange(runs[:, 1].sum()) + np.repeat(runs[:, 0] - first, runs[:, 1])
+        self._parts = parts = parts_of(axis, transposed, rows, sums)
+        self.sums = parts.merged, parts.starts
+        before = np.cumsum(parts.counts) - parts.counts
+        if room is not None:
+            whole = np.repeat(np.arange(len(runs)), runs[:, 1])
+            begins = np.diff(whole, prepend=-1) > 0
+            begins |= (runs[whole, 2] == 1) & (np.diff(before // room, prepend=-1) > 0)
+            first = np.flatnonzero(begins)
+            runs = runs[whole[first]]
+            runs[:, 0], runs[:, 1] = rows[first], np.diff(first, append=len(rows))
+        entries = np.diff(before[first], append=parts.counts.sum())
+        self._before = before - np.repeat(before[first], runs[:, 1])
+        total = np.cumsum(runs[:, 2] * entries) - runs[:, 2] * entries + axis.count(transposed, 0, start)
+        self.runs = np.concatenate([runs, np.stack([total, entries, first], axis=1)], axis=1)
 
     @property
     def longest(self) -> int:
         """The number of nonzeros of the longest row."""
-        return int(self._rows[:, 0].max(initial=0))
+        return int(self._parts.counts.max(initial=0))
 
     def lay_out(self, offset: int, column: int, slot: int) -> tuple[IntArray, int]:
         """Return all integers for a place in the plan, columns and slots so far apart, and where the runs begin there."""
-        count, first, tap, column_step, tap_step = self._rows.T
-        within = np.cumsum(count) - count
-        for run in self.runs:
-            within[run.first : run.first + run.period] -= within[run.first]
-        is_listed = tap == _LISTED
-        where = np.where(is_listed, offset + len(count) * _ROW + 2 * first, _LISTED)
-        records = np.stack(
-            [within, count, first * column, column_step * column, tap * slot, tap_step * slot, where], axis=1
-        )
-        runs = [
-            (run.start, run.period, run.shift * column, run.before, run.entries, offset + run.first * _ROW)
-            for run in self.runs
-        ]
-        parts = [records.ravel(), (self._listed * (column, slot)).ravel(), np.array(runs, np.int64).ravel()]
-        return np.concatenate(parts), offset + parts[0].size + parts[1].size
-
-
-def _progressions(axis: Axis, transposed: bool, rows: IntArray) -> IntArray:
-    """Return the number of nonzeros, the first column and tap, and the steps of both, for rows that nothing folds into."""
-    if not transposed:
-        origin = rows * axis.stride - axis.before
-        first = np.maximum(0, -(origin // axis.dilation))
-        last = np.minimum(axis.taps - 1, (axis.size - 1 - origin) // axis.dilation)
-        parts = last - first + 1, origin + first * axis.dilation, first, axis.dilation, 1
-    else:
-        common = gcd(axis.stride, axis.dilation)
-        step, position = axis.stride // common, rows + axis.before
-        first = np.maximum(0, -(((axis.outputs - 1) * axis.stride - position) // axis.dilation))
-        last = np.minimum(axis.taps - 1, position // axis.dilation)
-        # The taps that meet a source lie on one residue class modulo the step; the last one reads the first output.
-        residue = position // common * pow(axis.dilation // common, -1, step) % step
-        last = last - (last - residue) % step
-        count = np.where(position % common, 0, last - (first + (residue - first) % step) + step) // step
-        parts = count, (position - last * axis.dilation) // axis.stride, last, axis.dilation // common, -step
-    described = np.stack(np.broadcast_arrays(*parts), axis=1)
-    described[described[:, 0] <= 0] = 0
-    return described
+        counts, row, table, *_ = self._parts
+        table = table * (1, 1, column, column, slot, slot)
+        parts = np.bincount(row, minlength=len(counts))
+        several = (parts > 1)[row]
+        kept = np.where(parts > 1, parts, 0)
+        records = np.zeros((len(counts), _ROW), np.int64)
+        records[:, 0], records[:, 1], records[:, 6] = self._before, counts, parts
+        records[row[~several], 2:6] = table[~several, 2:]
+        records[:, 7] = offset + records.size + (np.cumsum(kept) - kept) * table.shape[1]
+        start, period, _, shift, before, entries, first = self.runs.T
+        runs = np.stack([start, period, shift * column, before, entries, offset + first * _ROW], axis=1)
+        blocks = [records.ravel(), table[several].ravel(), runs.ravel()]
+        return np.concatenate(blocks), offset + blocks[0].size + blocks[1].size
 
 
 def _lines(start: int, stop: int, size: int) -> Iterator[tuple[Span, Span]]:
