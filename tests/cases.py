@@ -8,8 +8,8 @@ import reference
 from hypothesis import strategies as st
 
 from convmat import Convolution, ConvolutionGeometry
-from convmat.axis import PADDING_MODES
 from convmat.engines import ENGINES
+from convmat.relation import PADDING_MODES
 
 DTYPES = ("int8", "uint16", "int64", "float32", "float64", "complex64", "complex128")
 INEXACT = tuple(dtype for dtype in DTYPES if np.dtype(dtype).kind in "fc")

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.axis import Axis, IntArray, Strands
+from convmat.axis import Axis
+from convmat.relation import IntArray, Strands
 
 _FAR = 1 << 62  # behind all columns
 _CHUNK = 1 << 14  # rows that are merged at once: a few tens of MB

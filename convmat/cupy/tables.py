@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.axis import Axis, IntArray
+from convmat.axis import Axis
 from convmat.cupy.joined import joined
 from convmat.cupy.parts import parts_of
 from convmat.geometry import ConvolutionGeometry
+from convmat.relation import IntArray
 
 Span = tuple[int, int]
 

@@ -13,12 +13,12 @@ import numpy as np
 from scipy import sparse
 
 from convmat.assembly import assemble
-from convmat.axis import PADDING_MODES
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch
 from convmat.engines.compiled import has_numba
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
+from convmat.relation import PADDING_MODES
 
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
 _CHUNKS = 4  # blocks for each thread, so that they end at about the same time

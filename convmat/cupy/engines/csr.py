@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from cupyx import cusparse
 
-from convmat.axis import PADDING_MODES
 from convmat.cupy.arrays import Array
 from convmat.cupy.assembly import assemble
 from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.geometry import ConvolutionGeometry
+from convmat.relation import PADDING_MODES
 
 
 class CSREngine:
