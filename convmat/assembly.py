@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from convmat.dtypes import Array, as_array, cast_kernel, check_dtype, check_flip, flip_spatial
+from convmat.dtypes import Array, as_kernel, cast_kernel, check_dtype, check_flip, flip_spatial, index_dtype
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
+from convmat.options import integer, is_sequence
 from convmat.parallel import count_workers
 from convmat.pattern import Span
 from convmat.writer import MatrixRows
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+_MORE = {"coo": 4, "lil": 64, "dok": 128}  # bytes that each nonzero takes besides CSR's, at least
 
 
 def convolution_matrix(
@@ -48,7 +49,8 @@ def convolution_matrix(
     kernel : array_like
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
     input_shape : int or sequence of int
-        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `Convolution.apply`.
     stride, dilation : int or sequence of int
         For all axes, or one per axis.
     padding : int, str or sequence
@@ -56,7 +58,8 @@ def convolution_matrix(
     groups : int
         Number of groups of channels that do not see each other.
     padding_mode : {"zeros", "circular", "reflect", "symmetric", "replicate"}
-        What a position outside the input reads; see `ConvolutionGeometry` for the names elsewhere.
+        What a position outside the input reads. Padding is limited to the input's size n for circular and symmetric, and
+        to n − 1 for reflect. See `ConvolutionGeometry` for the names elsewhere.
     flip : bool
         Reverse the kernel's spatial axes first: convolution as in signal processing.
     format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
@@ -103,7 +106,7 @@ def convolution_matrix(
            [0, 0, 0, 1, 2, 0, 3, 4, 0],
            [0, 0, 0, 0, 1, 2, 0, 3, 4]])
     """
-    kernel = cast_kernel(as_array("kernel", kernel), dtype, check_dtype)
+    kernel = cast_kernel(as_kernel(kernel), dtype, check_dtype)
     geometry = ConvolutionGeometry(
         kernel.shape,
         input_shape,
@@ -143,13 +146,15 @@ def transposed_convolution_matrix(
     kernel : array_like
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
+        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `TransposedConvolution.apply`.
     stride, padding, dilation, groups, padding_mode, flip
         The options of the convolution, as in `convolution_matrix`. What the padding mode reads from a border, the
         transpose adds back to it.
     output_padding : int or sequence of int
         Added to the smallest of the output sizes that the strided convolution maps to `input_shape`; below
-        ``max(stride, dilation)``. It chooses a size and pads nothing.
+        ``max(stride, dilation)``. It chooses a size and pads nothing; from `stride` on, the convolution of that size has
+        more outputs than `input_shape`, and the matrix is that of the first ones.
     output_shape : int or sequence of int, optional
         The same choice by name, channels included if there are any. Not together with `output_padding`.
     format, dtype, rows, workers
@@ -184,7 +189,7 @@ def transposed_convolution_matrix(
            [0, 2, 0, 3],
            [4, 6, 6, 9]])
     """
-    kernel = cast_kernel(as_array("kernel", kernel), dtype, check_dtype)
+    kernel = cast_kernel(as_kernel(kernel), dtype, check_dtype)
     geometry = ConvolutionGeometry.of_transposed(
         kernel.shape,
         input_shape,
@@ -220,7 +225,7 @@ def assemble_as(
         result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
         result.has_canonical_format = True
         return result
-    return assemble(geometry, kernel, transposed, rows, count).asformat(format)  # type: ignore[call-overload]
+    return assemble(geometry, kernel, transposed, rows, count, _MORE.get(format, 0)).asformat(format)  # type: ignore[call-overload]
 
 
 def check_format(format: object, formats: Sequence[str], place: str = "") -> None:
@@ -235,13 +240,10 @@ def check_rows(rows: object, size: int) -> Span | None:
     """Return a checked range of rows, or None."""
     if rows is None:
         return None
-    if not isinstance(rows, Sequence) or isinstance(rows, str) or len(rows) != 2:
+    if not is_sequence(rows) or len(rows) != 2:
         raise TypeError(f"rows must be a pair (start, stop) of ints or None, got {rows!r}")
-    try:
-        start, stop = map(operator.index, rows)
-    except TypeError:
-        raise TypeError(f"rows must be a pair (start, stop) of ints or None, got {rows!r}") from None
-    if not 0 <= start <= stop <= size:
+    start, stop = (integer("each of rows", row) for row in rows)
+    if not start <= stop <= size:
         raise ValueError(f"rows must satisfy 0 <= start <= stop <= {size}, got {rows!r}")
     return start, stop
 
@@ -252,6 +254,7 @@ def assemble(
     transposed: bool = False,
     rows: Span | None = None,
     workers: int = 1,
+    more: int = 0,
 ) -> sparse.csr_array[Any, tuple[int, int]]:
     """Return rows of W or Wᵀ as a canonical CSR array.
 
@@ -267,6 +270,8 @@ def assemble(
         Range of rows of the matrix; all by default.
     workers : int
         Number of threads.
+    more : int
+        Bytes for each nonzero that have to fit into memory, too.
 
     Returns
     -------
@@ -277,13 +282,15 @@ def assemble(
     ------
     MemoryError
         If the matrix does not fit into the memory of the machine or of the control group.
+    ValueError
+        If its columns are too many for int64.
     """
     matrix = MatrixRows(geometry, kernel, transposed)
     first, last = rows or (0, matrix.shape[0])
     shape = (last - first, matrix.shape[1])
     nnz = matrix.count(first, last)
-    index = np.dtype(sparse.get_index_dtype(maxval=max(nnz, *shape)))
-    _check_memory(shape, nnz, nnz * (kernel.itemsize + index.itemsize) + (shape[0] + 1) * index.itemsize)
+    index = index_dtype(nnz, *shape)
+    _check_memory(shape, nnz, nnz * (kernel.itemsize + index.itemsize + more) + (shape[0] + 1) * index.itemsize)
     data, indices, indptr = np.empty(nnz, kernel.dtype), np.empty(nnz, index), np.empty(shape[0] + 1, index)
     indptr[0] = 0
     matrix.write(first, last, data, indices, indptr[1:], workers)
@@ -293,25 +300,48 @@ def assemble(
 
 
 def _check_memory(shape: tuple[int, int], nnz: int, nbytes: int) -> None:
-    """Raise MemoryError for a matrix that the machine cannot hold: under overcommit, allocating it would succeed."""
+    """Raise for a matrix that the machine cannot hold: under overcommit, allocating it would succeed."""
     limit = memory_limit()
     if nbytes > limit:
         raise MemoryError(
-            f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and takes {nbytes} bytes, more than the {limit} bytes "
+            f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs {nbytes} bytes, more than the {limit} bytes "
             "of memory; apply it without storing it (convmat.Convolution, convmat.TransposedConvolution), or build a "
             "range of its rows with rows="
         )
+    if shape[1] >= 2**63:
+        raise ValueError(f"the matrix must have fewer than 2**63 columns, as its indices are int64, got {shape[1]}")
 
 
 @cache
 def memory_limit() -> int:
-    """Return the bytes of physical memory, or the control group's limit if that is lower."""
+    """Return the bytes of physical memory, in use or not, or of the lowest limit of the process' control groups if less.
+
+    It is read once: a limit that is set later goes unnoticed.
+    """
     limits = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in _CGROUP_LIMITS:
+    for file in _limit_files():
         try:
-            limits.append(int(Path(name).read_text()))
+            limits.append(int(file.read_text()))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return min(limits, default=2**63 - 1)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Yield where Linux keeps the memory limits of the process' control groups, from its own up to the root."""
+    try:
+        groups = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in groups:
+        _, controllers, own = line.split(":", 2)
+        if not controllers:  # version 2
+            folder, name = _GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            folder, name = _GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        for group in (PurePosixPath(own), *PurePosixPath(own).parents):
+            yield folder.joinpath(*group.parts[1:], name)

@@ -112,7 +112,7 @@ class Axis(Relation):
         taps = np.arange((most - 1) * step, -1, -step, dtype=np.int64)[:, None]
         rows = rows + self.before
         if step > 1:
-            taps = taps + rows // common * pow(self.dilation // common, -1, step) % step
+            taps = taps + rows // common % step * pow(self.dilation // common, -1, step) % step
         columns = rows - taps * self.dilation
         if self.stride == 1:
             return Table(columns, taps, columns.view(np.uint64) < self.outputs)

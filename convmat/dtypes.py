@@ -1,4 +1,4 @@
-"""The dtypes that kernels and inputs may have; and kernels cast and flipped."""
+"""The dtypes that kernels, inputs and indices have; and kernels cast and flipped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import get_index_dtype
 
 Array = npt.NDArray[Any]
 
 _BOOLS = (bool, np.bool_)
+_MOST = 2**63 - 1  # of int64
 _SUPPORTED = frozenset("bBhHiIlLqQfdFD")  # dtype characters: every integer, float32/64, complex64/128
 
 
@@ -26,11 +28,34 @@ def as_array(name: str, value: object) -> Array:
         raise TypeError(f"{name} must be an array without a mask, got a masked array; fill it first")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch raises the last one
         check_host(name, value)
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__} ({error})") from None
+    if not array.ndim:
+        check_scalar(name, value, array.dtype)
     check_dtype(name, array.dtype)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def as_kernel(value: object) -> Array:
+    """Return a kernel: `as_array`'s array, of at least one dimension and one element."""
+    array = as_array("kernel", value)
+    check_kernel_shape(array.shape)
+    return array
+
+
+def check_kernel_shape(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for the shape of no kernel."""
+    if not shape or 0 in shape:
+        raise ValueError(f"kernel must have at least 1 dimension and 1 element, got shape {shape}")
+
+
+def check_scalar(name: str, value: object, dtype: np.dtype[Any]) -> None:
+    """Raise TypeError for what is one object to NumPy and no number."""
+    if dtype.char == "O":
+        kind = "None" if value is None else f"a {type(value).__name__}"
+        hint = "; use its .toarray()" if hasattr(value, "toarray") else ""
+        raise TypeError(f"{name} must be an array of numbers, got {kind}{hint}")
 
 
 def check_host(name: str, value: object) -> None:
@@ -52,6 +77,23 @@ def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
         )
 
 
+def as_dtype(dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], None] = check_dtype) -> np.dtype[Any]:
+    """Return the dtype that a user asks for by name or by type; `check` raises if it is not supported."""
+    try:
+        wanted = None if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError):
+        wanted = None
+    if wanted is None:
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}")
+    check("dtype", wanted)
+    return wanted
+
+
+def index_dtype(*counts: int) -> np.dtype[Any]:
+    """Return the dtype of a sparse matrix' indices: int32 while all counts fit, else int64."""
+    return np.dtype(get_index_dtype(maxval=min(max(counts), _MOST)))
+
+
 def cast_kernel(kernel: Array, dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], None]) -> Array:
     """Return the kernel in the dtype asked for, which `check` raises for if it is not supported.
 
@@ -62,14 +104,20 @@ def cast_kernel(kernel: Array, dtype: npt.DTypeLike | None, check: Callable[[str
     """
     if dtype is None:
         return kernel
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
-    check("dtype", wanted)
+    wanted = as_dtype(dtype, check)
     if not np.can_cast(kernel.dtype, wanted, "same_kind"):
         raise TypeError(f"dtype must be a same_kind cast of the kernel's, {kernel.dtype}, got {wanted}")
     return kernel.astype(wanted.newbyteorder("="), copy=False)
+
+
+def check_target(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise unless an array of any library has a result's dtype and shape, and a place for each of its elements."""
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if out.size and any(not step and size > 1 for step, size in zip(out.strides, shape, strict=True)):
+        raise ValueError(f"out must have memory for each of its elements, got strides {out.strides}")
 
 
 def check_flip(flip: object) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import get_index_dtype
 
 from convmat.axis import Axis
+from convmat.dtypes import as_dtype, index_dtype
 from convmat.options import IntPerAxis, Options, Padding, Shape
 
 __all__ = ["ConvolutionGeometry", "IntPerAxis", "Padding", "Shape"]
@@ -29,7 +29,8 @@ class ConvolutionGeometry:
     kernel_shape : int or sequence of int
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``.
     input_shape : int or sequence of int
-        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the number of dimensions of the kernel.
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it.
     stride : int or sequence of int
         Step between outputs, for all axes or one per axis.
     padding : int, str or sequence
@@ -41,7 +42,8 @@ class ConvolutionGeometry:
     groups : int
         Number of groups of channels that do not see each other.
     padding_mode : {"zeros", "circular", "reflect", "symmetric", "replicate"}
-        What a position outside the input reads. In the words of `numpy.pad`: "constant", "wrap", "reflect", "symmetric",
+        What a position outside the input reads. Padding is limited to the input's size n for circular and symmetric, and
+        to n − 1 for reflect. In the words of `numpy.pad`: "constant", "wrap", "reflect", "symmetric",
         "edge". In those of `scipy.ndimage`: "constant", "wrap" ("grid-wrap"), "mirror", "reflect", "nearest".
 
     Attributes
@@ -115,10 +117,11 @@ class ConvolutionGeometry:
         stride, padding, dilation, groups, padding_mode
             The options of the convolution.
         output_padding : int or sequence of int
-            Which of the sizes that the strided convolution maps to the same output is meant: it is added to the smallest
-            one, ``stride·(n − 1) + dilation·(k − 1) + 1 − before − after``. Below ``max(stride, dilation)``.
+            Added to the smallest size, ``stride·(n − 1) + dilation·(k − 1) + 1 − before − after``; below
+            ``max(stride, dilation)``. Below the stride it chooses among the sizes that the convolution maps to the same
+            output. From there on, the convolution of that size has more outputs, of which the geometry keeps the first n.
         output_shape : int or sequence of int, optional
-            The same choice by name, channels included if there are any. Not together with `output_padding`.
+            The size itself, channels included if there are any. Not together with `output_padding`.
 
         Returns
         -------
@@ -156,9 +159,16 @@ class ConvolutionGeometry:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        return (
-            f"ConvolutionGeometry({self.kernel_shape}, {self.input_shape}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, groups={self.groups}, padding_mode={self.padding_mode!r})"
+        options = (
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"padding_mode={self.padding_mode!r}"
+        )
+        read = ((axis.size + axis.before + axis.after - axis.reach - 1) // axis.stride + 1 for axis in self.axes)
+        if self.spatial_output == tuple(read):
+            return f"ConvolutionGeometry({self.kernel_shape}, {self.input_shape}, {options})"
+        return (  # the transpose of only the first outputs
+            f"ConvolutionGeometry.of_transposed({self.kernel_shape}, {self.output_shape}, {options}, "
+            f"output_shape={self.input_shape})"
         )
 
     @property
@@ -234,14 +244,12 @@ class ConvolutionGeometry:
     @property
     def index_dtype(self) -> np.dtype[Any]:
         """The dtype of W's indices: int32 while the number of nonzeros and both dimensions fit, else int64."""
-        return np.dtype(get_index_dtype(maxval=max(self.nnz, *self.shape)))
+        return index_dtype(self.nnz, *self.shape)
 
     def matrix_nbytes(self, dtype: npt.DTypeLike) -> int:
         """Return the bytes of W in CSR form: data of the given dtype, indices and row pointers."""
-        return (
-            self.nnz * (np.dtype(dtype).itemsize + self.index_dtype.itemsize)
-            + (self.shape[0] + 1) * self.index_dtype.itemsize
-        )
+        index = self.index_dtype.itemsize
+        return self.nnz * (as_dtype(dtype).itemsize + index) + (self.shape[0] + 1) * index
 
     @cached_property
     def padded(self) -> ConvolutionGeometry:

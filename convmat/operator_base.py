@@ -10,7 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from convmat.dtypes import as_dtype
 from convmat.geometry import ConvolutionGeometry
+from convmat.options import integer
 from convmat.planner import Explanation
 from convmat.products import Array, Products
 
@@ -84,7 +86,7 @@ class OperatorBase(ABC):
         """The engine asked for."""
         return self._products.engine
 
-    def _apply(self, x: Array, out: Array | None) -> Array:
+    def _apply(self, x: Array, out: Array | None = None) -> Array:
         """Apply the operator to an array (..., *input_shape) of the library and of a supported dtype."""
         outer = x.ndim - len(self._input_shape)
         if outer < 0 or x.shape[outer:] != self._input_shape:
@@ -153,7 +155,20 @@ class OperatorBase(ABC):
         return self.tosparse("csr")
 
     def toarray(self) -> Array:
-        """Return the matrix as a dense array."""
+        """Return the matrix as a dense array.
+
+        Raises
+        ------
+        MemoryError
+            If that does not fit into memory.
+        """
+        products, rows, columns = self._products, prod(self._output_shape), prod(self._input_shape)
+        nbytes, limit = rows * columns * self.dtype.itemsize, products.machine.memory
+        if nbytes > limit:
+            raise MemoryError(
+                f"the dense {rows} × {columns} matrix takes {nbytes} bytes, more than the {limit:.0f} bytes of memory"
+                f"{products.place}; store its nonzeros alone with tocsr(), or apply it without storing it"
+            )
         return self.tocsr().toarray()
 
     def explain(self, batch: int = 1, dtype: npt.DTypeLike | None = None) -> Explanation:
@@ -162,16 +177,24 @@ class OperatorBase(ABC):
         Parameters
         ----------
         batch : int
-            Number of arrays in a product.
+            Number of arrays in a product, at least 1.
         dtype : dtype, optional
-            Of the product; the operator's by default.
+            That of the arrays; the operator's by default.
 
         Returns
         -------
         Explanation
             Prints as a table; its `estimates` hold the numbers.
+
+        Raises
+        ------
+        TypeError
+            If `batch` is no int, or `dtype` no supported dtype.
+        ValueError
+            If `batch` is less than 1.
         """
-        wanted = np.result_type(self.dtype, self.dtype if dtype is None else dtype)
+        batch = integer("batch", batch, 1)
+        wanted = self.dtype if dtype is None else np.result_type(self.dtype, as_dtype(dtype))
         directions = (self._transposed, not self._transposed)
         estimates = (self._products.estimates(transposed, wanted, batch) for transposed in directions)
         return Explanation(tuple(chain.from_iterable(estimates)))

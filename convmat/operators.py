@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
 from convmat.assembly import assemble_as, memory_limit
-from convmat.dtypes import Array, as_array, check_host
+from convmat.dtypes import Array, as_array, as_kernel, check_host, check_target
 from convmat.engines import ENGINES, Machine
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.operator_base import OperatorBase
@@ -42,15 +42,12 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
 
     @staticmethod
     def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        if not isinstance(out, np.ndarray):
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray | np.matrix):
             check_host("out", out)
-            raise TypeError(f"out must be an array or None, got {type(out).__name__}")
-        if out.dtype != dtype:
-            raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
-        if out.shape != shape:
-            raise ValueError(f"out must have shape {shape}, got {out.shape}")
+            raise TypeError(f"out must be a plain array or None, got {type(out).__name__}")
         if not out.flags.writeable:
             raise ValueError("out must be writeable, got a read-only array")
+        check_target(out, shape, dtype)
 
     @property
     def kernel(self) -> Array:
@@ -76,9 +73,9 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         Raises
         ------
         TypeError
-            If `x` or `out` is of a wrong dtype.
+            If `x` or `out` is of a wrong dtype, or a masked array.
         ValueError
-            If `x` or `out` is of a wrong shape, or the engine cannot do the product.
+            If `x` or `out` is of a wrong shape, the elements of `out` share memory, or the engine cannot do the product.
 
         Examples
         --------
@@ -93,13 +90,14 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
 
     def _matvec(self, x: Array) -> Array:
         # (N,) or (N, 1) before SciPy 1.18, (..., N) from then on.
+        x = as_array("x", x)
         batch = x.shape[:-1] if x.shape[-1] == self.shape[1] else ()
-        return self.apply(np.asarray(x).reshape(*batch, *self._input_shape)).reshape(*batch, self.shape[0])
+        return self._apply(x.reshape(*batch, *self._input_shape)).reshape(*batch, self.shape[0])  # type: ignore[no-any-return]
 
     def _matmat(self, X: Array) -> Array:
-        columns = np.asarray(X).swapaxes(-1, -2)
-        result = self.apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
-        return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)
+        columns = as_array("x", X).swapaxes(-1, -2)
+        result = self._apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
+        return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)  # type: ignore[no-any-return]
 
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.
@@ -184,7 +182,8 @@ class Convolution(_ConvolutionOperator):
     kernel : array_like
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
     input_shape : int or sequence of int
-        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
     stride, padding, dilation, groups, padding_mode, flip
         As in `convolution_matrix`.
     engine : str
@@ -246,7 +245,7 @@ class Convolution(_ConvolutionOperator):
         engine: str = "auto",
         workers: int | None = None,
     ) -> None:
-        array = as_array("kernel", kernel)
+        array = as_kernel(kernel)
         geometry = ConvolutionGeometry(
             array.shape,
             input_shape,
@@ -270,7 +269,8 @@ class TransposedConvolution(_ConvolutionOperator):
     kernel : array_like
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
+        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
     stride, padding, dilation, groups, padding_mode, flip
         The options of the convolution, as in `convolution_matrix`.
     output_padding, output_shape
@@ -316,7 +316,7 @@ class TransposedConvolution(_ConvolutionOperator):
         engine: str = "auto",
         workers: int | None = None,
     ) -> None:
-        array = as_array("kernel", kernel)
+        array = as_kernel(kernel)
         geometry = ConvolutionGeometry.of_transposed(
             array.shape,
             input_shape,

@@ -8,11 +8,16 @@ from typing import Any, SupportsIndex, TypeGuard, cast
 
 import numpy as np
 
-from convmat.axis import PADDING_MODES, Axis
+from convmat.axis import Axis
+from convmat.relation import PADDING_MODES
 
 IntPerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Shape = int | Sequence[int]
+
+_NO_NUMBERS = (str, bytes, bytearray, memoryview, range)  # sequences, but a range is written like (start, stop)
+_EXTENT = 2**62  # positions and their sums are int64
+_STEP = 2**31  # and so are products of two numbers below a stride
 
 
 class Options:
@@ -45,7 +50,7 @@ class Options:
         self.spatial = self.input_shape[int(self.has_channels) :]
         self.taps = self.kernel_shape[channel_axes:]
         n = len(self.spatial)
-        self.groups = _integer("groups", groups, 1)
+        self.groups = integer("groups", groups, 1)
         if not self.has_channels and self.groups != 1:
             raise ValueError(f"groups must be 1 for a kernel without channels, got {self.groups}")
         self.stride = _per_axis("stride", stride, n, 1)
@@ -115,11 +120,20 @@ class Options:
                 )
             room = size + before + after - dilation * (taps - 1) - 1
             if room < 0:
+                batch = not (i or self.has_channels) and len(sizes) > 2 and self.kernel_shape[1] == sizes[1]
                 raise ValueError(
                     f"kernel must fit into the padded input: on axis {i} it reaches over {dilation * (taps - 1) + 1} "
                     f"positions (size {taps}, dilation {dilation}), got {size + before + after} "
                     f"(input {size}, padding {(before, after)})"
+                    f"{'; if input_shape has a batch axis, leave it out' if batch else ''}"
                 )
+            if size + before + after + stride + dilation >= _EXTENT:
+                raise ValueError(
+                    f"input_shape, padding, stride and dilation must add up to less than 2**62 on each axis, got {size}, "
+                    f"{(before, after)}, {stride} and {dilation} on axis {i}"
+                )
+            if stride >= _STEP and dilation > 1:
+                raise ValueError(f"stride must be below 2**31 where dilation is not 1, got {stride} on axis {i}")
             count = room // stride + 1 if outputs is None else outputs[i]
             axes.append(Axis(size, taps, stride, before, after, dilation, count, self.mode))
         return tuple(axes)
@@ -129,7 +143,7 @@ class Options:
         return zip(self.spatial, self.taps, self.stride, self.dilation, self.padding, strict=True)
 
 
-def _integer(name: str, value: object, least: int) -> int:
+def integer(name: str, value: object, least: int = 0) -> int:
     """Return an integer of at least `least`."""
     if type(value) is int and value >= least:  # nearly always
         return value
@@ -144,22 +158,23 @@ def _integer(name: str, value: object, least: int) -> int:
     return number
 
 
-def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Tell whether a value is a sequence or an array: of numbers, it seems, not of characters or bytes."""
     if type(value) is tuple:
         return True
     if isinstance(value, np.ndarray):
         return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return isinstance(value, Sequence) and not isinstance(value, _NO_NUMBERS)
 
 
 def _per_axis(name: str, value: object, n: int, least: int) -> tuple[int, ...]:
     """Return one integer per axis."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         try:
-            return (_integer(name, value, least),) * n
+            return (integer(name, value, least),) * n
         except TypeError:
             raise TypeError(f"{name} must be an int or a sequence of {n} ints, got {value!r}") from None
-    values = tuple(_integer(f"each {name}", item, least) for item in value)
+    values = tuple(integer(f"each {name}", item, least) for item in value)
     if len(values) != n:
         raise ValueError(f"{name} must be an int or one per axis ({n}), got {value!r}")
     return values
@@ -167,13 +182,13 @@ def _per_axis(name: str, value: object, n: int, least: int) -> tuple[int, ...]:
 
 def _shape(name: str, value: object, dimensions: int | None = None) -> tuple[int, ...]:
     """Return a shape of positive sizes."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         try:
-            shape: tuple[int, ...] = (_integer(name, value, 1),)
+            shape: tuple[int, ...] = (integer(name, value, 1),)
         except TypeError:
             raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}") from None
     else:
-        shape = tuple(_integer(f"each size in {name}", item, 1) for item in value)
+        shape = tuple(integer(f"each size in {name}", item, 1) for item in value)
     if not shape or len(shape) != (dimensions or len(shape)):
         raise ValueError(f"{name} must have {dimensions or 'at least 1'} dimensions, got {value!r}")
     return shape
@@ -198,9 +213,9 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
                 return tuple((reach // 2, reach - reach // 2) for reach in reaches)
         raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")
     expected = f"an int, one int or one (before, after) pair per axis ({n}), or a word"
-    if not _is_sequence(value):
+    if not is_sequence(value):
         try:
-            return ((_integer("padding", value, 0),) * 2,) * n
+            return ((integer("padding", value, 0),) * 2,) * n
         except TypeError:
             raise TypeError(f"padding must be {expected}, got {value!r}") from None
     items = tuple(value)
@@ -208,8 +223,8 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
         raise ValueError(f"padding must be {expected}, got {value!r}")
     pairs = []
     for item in items:
-        pair = item if _is_sequence(item) else (item, item)
+        pair = item if is_sequence(item) else (item, item)
         if len(pair) != 2:
             raise ValueError(f"padding must be {expected}, got {value!r}")
-        pairs.append((_integer("each padding", pair[0], 0), _integer("each padding", pair[1], 0)))
+        pairs.append((integer("each padding", pair[0], 0), integer("each padding", pair[1], 0)))
     return tuple(pairs)

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from convmat.axis import Axis, IntArray, Table
+from convmat.axis import Axis, Table
 from convmat.dtypes import Array
+from convmat.relation import IntArray
 
 Span = tuple[int, int]
 
@@ -250,7 +251,8 @@ class _Lister:
         above = self.inner * taps[0] << self.bits  # all codes
         if above * (len(self.axes) + 1) >= 1 << 63:
             raise ValueError(
-                f"kernel must have fewer taps for 2**{self.bits} columns, got {self.inner * taps[0]} for each row"
+                f"input_shape or kernel must be smaller, as columns and taps are listed as one 64-bit integer, got "
+                f"2**{self.bits} columns and {self.inner * taps[0]} taps for each row"
             )
         integer = np.int32 if above * (len(self.axes) + 1) < 1 << 31 else np.int64
         codes, lengths, complete = np.zeros((1, 1), integer), np.full(1, self.inner), True

@@ -42,7 +42,7 @@ class Estimate:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Explanation:
     """The estimates for every engine, printed as a table."""
 
@@ -62,6 +62,8 @@ class Explanation:
             ).rstrip()
             for line in lines
         )
+
+    __repr__ = __str__
 
 
 def plan(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,6 +19,23 @@ from convmat.planner import Estimate, plan
 
 Array = Any  # of NumPy or CuPy
 
+_NONE = -1, ""  # no engine is chosen yet
+
+
+class Plans:
+    """What engines have prepared from a geometry, each once, for the products of all its kernels."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, np.dtype[Any]], Any] = {}
+        self._lock = Lock()
+
+    def get(self, name: str, dtype: np.dtype[Any], prepare: Callable[[], Any]) -> Any:
+        """Return what an engine has prepared, from `prepare` if it is the first time."""
+        with self._lock:
+            if (name, dtype) not in self._plans:
+                self._plans[name, dtype] = prepare()
+            return self._plans[name, dtype]
+
 
 class Products(ABC):
     """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate.
@@ -29,6 +46,7 @@ class Products(ABC):
     arrays: ModuleType  # NumPy, or what has its names
     engines: Mapping[str, Engine]
     place: str = ""  # where the arrays are, for messages
+    used: ClassVar[set[str]] = set()  # engines that this process has computed with: what they load, it has
 
     def __init__(
         self,
@@ -37,24 +55,25 @@ class Products(ABC):
         flip: bool,
         engine: str,
         workers: int | None = None,
-        plans: dict[tuple[str, np.dtype[Any]], Any] | None = None,
+        plans: Plans | None = None,
     ) -> None:
         check_flip(flip)
         if not isinstance(engine, str):
             raise TypeError(f"engine must be a str, got {engine!r}")
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
-        self.kernel = self._private(kernel)
+        self.kernel = kernel
         self.machine = self._describe_machine()
-        self.plans = {} if plans is None else plans
+        self.plans = Plans() if plans is None else plans
         # Whether padding is done around an engine: it is given V unless it pads itself.
         padded = any(map(any, geometry.padding))
         self.pads = {name: padded and self.engine_geometry(name) is not geometry for name in self.engines}
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
-        self._chosen: dict[tuple[bool, np.dtype[Any], int], str] = {}
+        self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
         self._lock = Lock()
         if engine != "auto":
             self._check(engine)
+        self.kernel = self._private(kernel)  # last: errors come before work
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers)
@@ -101,20 +120,28 @@ class Products(ABC):
         return self.arrays.ascontiguousarray(kernel, dtype).reshape(shape)
 
     def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
-        """Return what every engine is estimated to cost."""
+        """Return what every engine is estimated to cost, and remember which one is chosen."""
+        used = len(self.used)
         selective = [name for name, engine in self.engines.items() if isinstance(engine, SelectiveEngine)]
         values = {name: self._refusal(name, dtype) for name in selective}
-        return plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values)
+        estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values)
+        chosen = next(estimate.engine for estimate in estimates if estimate.chosen)
+        self._chosen[transposed, dtype, batch] = used, chosen
+        return estimates
 
     def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
-        """Return the name of the engine for a product, remembered by direction, dtype and batch."""
+        """Return the name of the engine for a product, remembered by direction, dtype and batch.
+
+        It is chosen anew once another engine has been used, as compiled code that is loaded costs nothing any more.
+        """
         if self.engine != "auto":
             return self.engine
         key = transposed, dtype, batch
-        if key not in self._chosen:
-            estimates = self.estimates(transposed, dtype, batch)
-            self._chosen[key] = next(estimate.engine for estimate in estimates if estimate.chosen)
-        return self._chosen[key]
+        used, name = self._chosen.get(key, _NONE)
+        if used != len(self.used):
+            self.estimates(transposed, dtype, batch)
+            _, name = self._chosen[key]
+        return name
 
     def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
         """Return an engine with the kernel in a dtype."""
@@ -129,11 +156,9 @@ class Products(ABC):
         refusal = self._refusal(name, dtype)
         if refusal is not None:
             raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
-        if (name, dtype) not in self.plans:
-            self.plans[name, dtype] = self.engines[name].prepare(
-                self.engine_geometry(name), dtype, self.machine.workers
-            )
-        return self.engines[name].bind(self.plans[name, dtype], self._engine_kernel(dtype))
+        engine, geometry = self.engines[name], self.engine_geometry(name)
+        prepared = self.plans.get(name, dtype, lambda: engine.prepare(geometry, dtype, self.machine.workers))
+        return engine.bind(prepared, self._engine_kernel(dtype))
 
     def multiply(self, transposed: bool, x: Array, out: Array) -> None:
         """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
@@ -141,9 +166,14 @@ class Products(ABC):
             return
         name = self.choose(transposed, x.dtype, len(x))
         bound = self.bound(name, x.dtype)
-        if not self.pads[name]:
+        if self.pads[name]:
+            self._pad_and_multiply(bound, transposed, x, out)
+        else:
             (bound.transpose if transposed else bound.forward)(x, out)
-            return
+        self.used.add(name)
+
+    def _pad_and_multiply(self, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
+        """Multiply by W = V·P or its transpose, where an engine computes V."""
         outer, inner = self.geometry, self.geometry.padded
         between = self.arrays.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
         if transposed:

@@ -145,7 +145,7 @@ class Relation:
         first = np.maximum(0, -(((self.outputs - 1) * self.stride - position) // self.dilation))
         last = np.minimum(self.taps - 1, position // self.dilation)
         # The taps that meet a source lie on one residue class modulo the step; the last one reads the first output.
-        residue = position // common * pow(self.dilation // common, -1, step) % step
+        residue = position // common % step * pow(self.dilation // common, -1, step) % step
         last -= (last - residue) % step
         counts = (last - (first + (residue - first) % step) + step) // step
         counts[(position % common != 0) | (rows < low) | (rows >= high) | (counts < 0)] = 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from convmat import ConvolutionGeometry, convolution_matrix, pattern, transposed_convolution_matrix, writer
+from convmat import Convolution, ConvolutionGeometry, convolution_matrix, pattern, transposed_convolution_matrix, writer
 from convmat.assembly import FORMATS, assemble
 
 
@@ -179,6 +179,23 @@ def test_a_band_of_an_immense_matrix():
         np.testing.assert_array_equal(W.data[-4:], corner.ravel())
 
 
+@pytest.mark.parametrize("tap", [0, 1, 2])
+def test_a_row_far_along_an_axis_of_long_strides(tap):
+    n, stride, dilation = 2**45, 2**24 - 1, 2
+    output = n // stride - 5
+    row = output * stride + tap * dilation
+    W_T = transposed_convolution_matrix(
+        np.arange(1.0, 4.0),
+        (n - 5) // stride + 1,
+        stride=stride,
+        dilation=dilation,
+        output_shape=n,
+        rows=(row, row + 1),
+    )
+    assert W_T.indices.tolist() == [output]
+    assert W_T.data.tolist() == [tap + 1.0]
+
+
 def test_a_matrix_beyond_memory_is_refused_before_it_is_allocated():
     kernel = np.ones((3, 3))
     tracemalloc.start()
@@ -188,21 +205,78 @@ def test_a_matrix_beyond_memory_is_refused_before_it_is_allocated():
     tracemalloc.stop()
 
 
-def test_the_control_group_limits_memory(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("groups", "file"),
+    [
+        ("0::/\n", "memory.max"),
+        ("0::/a/b\n", "a/b/memory.max"),
+        ("0::/a/b\n", "a/memory.max"),
+        ("5:cpu:/x\n4:hugetlb,memory:/a:b/c\n0::/y\n", "memory/a:b/c/memory.limit_in_bytes"),
+        ("4:memory:/elsewhere\n", "memory/memory.limit_in_bytes"),
+    ],
+)
+def test_the_control_groups_limit_memory(groups, file, monkeypatch, tmp_path):
     from convmat import assembly
 
-    limit = tmp_path / "memory.max"
-    limit.write_text("1000\n")
-    monkeypatch.setattr(assembly, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "absent")))
-    assembly.memory_limit.cache_clear()
+    own, limit = tmp_path / "own", tmp_path / "fs" / file
+    own.write_text(groups)
+    limit.parent.mkdir(parents=True)
+    monkeypatch.setattr(assembly, "_OWN_GROUPS", own)
+    monkeypatch.setattr(assembly, "_GROUPS", tmp_path / "fs")
     try:
-        with pytest.raises(MemoryError, match="1000 bytes"):
-            convolution_matrix(np.ones(3), 100)
-        limit.write_text("max\n")
+        for text in ("1000\n", "max\n"):
+            limit.write_text(text)
+            assembly.memory_limit.cache_clear()
+            if text == "max\n":
+                assert convolution_matrix(np.ones(3), 100).nnz == 294
+            else:
+                with pytest.raises(MemoryError, match="1000 bytes"):
+                    convolution_matrix(np.ones(3), 100)
+        own.unlink()  # not Linux
+        limit.write_text("1000\n")
         assembly.memory_limit.cache_clear()
         assert convolution_matrix(np.ones(3), 100).nnz == 294
     finally:
         assembly.memory_limit.cache_clear()
+
+
+def test_formats_that_take_more_are_refused_before_anything_is_built(monkeypatch):
+    W = convolution_matrix(np.ones((3, 3)), (40, 40))
+    nbytes = W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
+    monkeypatch.setattr("convmat.assembly.memory_limit", lambda: nbytes + 4 * W.nnz)
+    for format in ("csr", "csc", "coo"):
+        assert convolution_matrix(np.ones((3, 3)), (40, 40), format=format).nnz == W.nnz
+    monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
+    for format in ("lil", "dok"):
+        with pytest.raises(
+            MemoryError, match=f"{W.nnz} nonzeros and needs .* more than the {nbytes + 4 * W.nnz} bytes"
+        ):
+            convolution_matrix(np.ones((3, 3)), (40, 40), format=format)
+
+
+def test_a_dense_matrix_beyond_memory_is_refused_before_anything_is_built(monkeypatch):
+    A = Convolution(np.ones((3, 3)), (10_000, 10_000))
+    monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
+    for operator in (A, A.T):
+        rows, columns = operator.shape
+        with pytest.raises(
+            MemoryError, match=rf"dense {rows} × {columns} matrix takes {rows * columns * 8} bytes.*tocsr"
+        ):
+            operator.toarray()
+
+
+def test_rows_may_be_any_pair_of_integers():
+    expected = convolution_matrix(np.ones((3, 3)), (5, 5)).toarray()[2:7]
+    for rows in ((2, 7), [2, 7], np.array([2, 7]), (np.int8(2), np.array(7))):
+        np.testing.assert_array_equal(convolution_matrix(np.ones((3, 3)), (5, 5), rows=rows).toarray(), expected)
+
+
+def test_matrices_with_more_than_64_bits_of_rows():
+    n = 2**40
+    with pytest.raises(MemoryError, match=f"the {(n - 2) ** 2} × {n * n} matrix has {9 * (n - 2) ** 2} nonzeros"):
+        convolution_matrix(np.ones((3, 3)), (n, n))
+    W = transposed_convolution_matrix([[1, 2], [3, 4]], (2, 2), stride=n - 2, rows=(n * n - 2, n * n))
+    np.testing.assert_array_equal(W.toarray(), [[0, 0, 0, 3], [0, 0, 0, 4]])
 
 
 @pytest.mark.parametrize("transposed", [False, True])

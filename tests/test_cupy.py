@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import convmat
 from benchmarks import gpu
 from benchmarks.workloads import Workload
-from convmat.axis import PADDING_MODES
+from convmat.relation import PADDING_MODES
 
 
 def find_device():
@@ -45,7 +45,7 @@ def find_device():
 cupy, importable, DEVICE = find_device()
 with importable():
     import convmat.cupy as device
-    from convmat.cupy import assembly, kernels
+    from convmat.cupy import assembly, kernels, parts
     from convmat.cupy.device import Device
     from convmat.cupy.engines import ENGINES
     from convmat.cupy.operators import Convolution, TransposedConvolution
@@ -126,6 +126,12 @@ def test_matrices_are_those_of_the_host(case, transposed):
         ((2, 1, 300), (2, 3_000), {"stride": 130, "groups": 2}),
         ((1, 1, 2, 1, 3), (1, 4, 5, 6), {"padding": 1, "padding_mode": "replicate"}),
         ((3, 4, 1), (30, 20, 3), {"padding": (1, 2, 0), "dilation": (1, 2, 1), "stride": (2, 1, 1)}),
+        *(((151,), (300,), {"padding": ((140, 60),), "padding_mode": mode}) for mode in PADDING_MODES),
+        *(
+            ((80,), (300,), {"padding": 150, "dilation": 3, "stride": 2, "padding_mode": mode})
+            for mode in PADDING_MODES
+        ),
+        *(((2, 2, 5, 90), (2, 6, 70), {"padding": (5, 60), "padding_mode": mode}) for mode in PADDING_MODES),
     ],
 )
 def test_large_matrices_are_those_of_the_host(kernel_shape, input_shape, options, transposed):
@@ -144,8 +150,29 @@ def test_large_matrices_are_those_of_the_host(kernel_shape, input_shape, options
     np.testing.assert_allclose(A.data, host.data, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_tables_are_small_beside_the_matrix(mode, transposed):
+    geometry = convmat.ConvolutionGeometry((301,), (1_000,), padding=500, padding_mode=mode)
+    tables = assembly.MatrixTables(geometry, transposed)
+    assert tables.nnz == geometry.nnz
+    assert sum(launch.plan.nbytes for launch in tables.launches) < 0.15 * 12 * tables.nnz
+    assert sum(launch.jobs for launch in tables.launches) > tables.nnz / 10_000  # else few blocks do all
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_rows_that_are_merged_in_several_steps(mode, monkeypatch):
+    monkeypatch.setattr(parts, "_CHUNK", 7)
+    kernel, options = values((20,), "float64"), {"padding": 15, "dilation": 2, "padding_mode": mode}
+    host = convmat.convolution_matrix(kernel, 40, **options).toarray()
+    np.testing.assert_allclose(device.convolution_matrix(cupy.asarray(kernel), 40, **options).get().toarray(), host)
+    np.testing.assert_allclose(
+        device.convolution_matrix(cupy.asarray(kernel), 40, **options, format="csc").get().toarray(), host
+    )
+
+
 def test_64_bit_indices(monkeypatch):
-    monkeypatch.setattr(assembly, "get_index_dtype", lambda maxval: np.int64)
+    monkeypatch.setattr(assembly, "index_dtype", lambda *_: np.dtype(np.int64))
     kernel = values((4, 3, 3, 2), "float32")
     A = device.convolution_matrix(cupy.asarray(kernel), (3, 7, 6), **FIXED)
     if assembly._LARGE:
@@ -424,6 +451,10 @@ WRONG = [
     (TransposedConvolution, (N, (5, 5)), {}, TypeError, r"got numpy\.ndarray.*convmat\.TransposedConvolution"),
     (device.convolution_matrix, (N, (5, 5)), {}, TypeError, r"got numpy\.ndarray.*convmat\.convolution_matrix"),
     (device.transposed_convolution_matrix, (N, 5), {}, TypeError, r"got numpy\.ndarray.*convmat\.transposed_convolution_matrix"),
+    (Convolution, (None, (5, 5)), {}, TypeError, "kernel must be an array of numbers, got None"),
+    (Convolution, (device.convolution_matrix(K, (3, 3)), (5, 5)), {}, TypeError, r"kernel must be an array of numbers, got a \w+; use its \.toarray"),
+    (Convolution, ([], (5, 5)), {}, ValueError, r"kernel must have at least 1 dimension and 1 element, got shape \(0,\)"),
+    (device.convolution_matrix, (3.0, 5), {}, ValueError, r"kernel must have at least 1 dimension and 1 element, got shape \(\)"),
     (Convolution, (cupy.asarray([1, 2]), 5), {}, TypeError, "no integers, got int64; cast it, for example to float64"),
     (Convolution, ([[1.0], [2.0, 3.0]], (5, 5)), {}, TypeError, "kernel must be an array of numbers, got list"),
     (Convolution, (cupy.asarray([True]), 5), {}, TypeError, "got bool"),
@@ -436,6 +467,9 @@ WRONG = [
     (device.convolution_matrix, (K, (5, 5)), {"format": "dia"}, ValueError, "format must be one of coo, csc, csr on the device, got 'dia'"),
     (device.convolution_matrix, (K, (5, 5)), {"format": 1}, TypeError, "format must be a str"),
     (device.convolution_matrix, (K, (5, 5)), {"rows": (0, 10)}, ValueError, "0 <= start <= stop <= 9"),
+    (device.convolution_matrix, (K, (5, 5)), {"rows": range(2)}, TypeError, r"rows must be a pair .* got range\(0, 2\)"),
+    (device.convolution_matrix, (K, (2**40, 2**40)), {}, ValueError, r"fewer than 2\*\*63 each.* got shape .* and \d+ nonzeros"),
+    (device.transposed_convolution_matrix, (K, (2**40, 2**40)), {"rows": (2**50, 2**50 + 1)}, ValueError, r"fewer than 2\*\*63 each"),
     (device.convolution_matrix, (K, (5, 5)), {"dtype": "int64"}, TypeError, "no integers, got int64"),
     (device.convolution_matrix, (cupy.ones(3, "F"), 5), {"dtype": "float32"}, TypeError, "same_kind cast of the kernel's, complex64, got float32"),
     (device.convolution_matrix, (K, (5, 5)), {"dtype": "nonsense"}, TypeError, "dtype must be a NumPy dtype"),
@@ -446,6 +480,10 @@ WRONG = [
     (A33.apply, (cupy.ones((5, 5)), np.ones((3, 3))), {}, TypeError, r"out must be a cupy\.ndarray or None, got numpy\.ndarray"),
     (A33.apply, (cupy.ones((5, 5)), cupy.ones((3, 3), "f")), {}, TypeError, "out must have dtype float64, got float32"),
     (A33.apply, (cupy.ones((5, 5)), cupy.ones((5, 5))), {}, ValueError, r"out must have shape \(3, 3\), got \(5, 5\)"),
+    (A33.apply, (cupy.ones((5, 5)), cupy.lib.stride_tricks.as_strided(cupy.ones(3), (3, 3), (8, 0))), {}, ValueError, r"out must have memory for each of its elements, got strides \(8, 0\)"),
+    (A33.explain, (2.5,), {}, TypeError, "batch must be an int, got 2.5"),
+    (A33.explain, (1, "float16"), {}, TypeError, "got float16"),
+    (Convolution(K, (30_000, 30_000)).toarray, (), {}, MemoryError, "dense 899880004 × 900000000 matrix takes .* bytes of memory on the device; .*tocsr"),
     (A33.with_kernel, (cupy.ones((3, 4)),), {}, ValueError, r"kernel must have shape \(3, 3\), got \(3, 4\)"),
     (A33.with_kernel, (N,), {}, TypeError, r"got numpy\.ndarray"),
     (A33.to, ("jax",), {}, ValueError, "library must be 'cupy' or 'numpy', got 'jax'"),

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from convmat import Convolution, ConvolutionGeometry, TransposedConvolution, convolution_matrix
 from convmat import transposed_convolution_matrix as transposed_matrix
+from convmat.operators import HostProducts
 
 K, K3 = np.ones((3, 3)), np.ones(3)
 L = np.ones((4, 3, 3, 3))  # a layer of 3 to 4 channels
@@ -24,7 +26,14 @@ WRONG = [
     (convolution_matrix, (K3, None), {}, TypeError, "input_shape must be.*None"),
     (convolution_matrix, (K3, True), {}, TypeError, "input_shape must be.*True"),
     (convolution_matrix, (K3, ()), {}, ValueError, "input_shape must have at least 1.*()"),
-    (convolution_matrix, (np.ones((0, 3)), (5, 5)), {}, ValueError, "kernel_shape must be at least 1, got 0"),
+    (convolution_matrix, (np.ones((0, 3)), (5, 5)), {}, ValueError, "kernel must have at least 1 dimension and 1 element, got shape (0, 3)"),
+    (TransposedConvolution, ([], 5), {}, ValueError, "kernel must have at least 1 dimension and 1 element, got shape (0,)"),
+    (ConvolutionGeometry, ((0, 3), (5, 5)), {}, ValueError, "kernel_shape must be at least 1, got 0"),
+    (convolution_matrix, (K3, range(5, 6)), {}, TypeError, "input_shape must be.*range(5, 6)"),
+    (convolution_matrix, (K, (5, 10**30)), {}, ValueError, f"less than 2**62 on each axis, got {10**30}, (0, 0), 1 and 1 on axis 1"),
+    (Convolution, (K, (2**63, 2**63)), {}, ValueError, f"less than 2**62 on each axis, got {2**63}"),
+    (ConvolutionGeometry, ((3, 3), (9, 9)), {"stride": (1, 2**31), "dilation": 2}, ValueError, "stride must be below 2**31 where dilation is not 1, got 2147483648 on axis 1"),
+    (Convolution, (L, (2, 3, 5, 5)), {}, ValueError, "axis 0.*over 4 positions.*got 2.*; if input_shape has a batch axis, leave it out"),
     (convolution_matrix, (K, (2, 5)), {}, ValueError, "kernel must fit.*axis 0.*3 positions.*got 2"),
     (convolution_matrix, (K, (5, 5)), {"dilation": 3}, ValueError, "kernel must fit.*7 positions.*dilation 3.*got 5"),
     # kernels
@@ -34,7 +43,8 @@ WRONG = [
     (convolution_matrix, (K.astype("O"), (5, 5)), {}, TypeError, "got object; cast"),
     (convolution_matrix, ([[1, 2], [3]], (5, 5)), {}, TypeError, "kernel must be an array of numbers, got list"),
     (convolution_matrix, ("abc", (5, 5)), {}, TypeError, "kernel must be of an integer.*<U3"),
-    (convolution_matrix, (None, (5, 5)), {}, TypeError, "kernel.*got object"),
+    (convolution_matrix, (None, (5, 5)), {}, TypeError, "kernel must be an array of numbers, got None"),
+    (convolution_matrix, (sparse.csr_array(K), (5, 5)), {}, TypeError, "kernel must be an array of numbers, got a csr_array; use its .toarray()"),
     (convolution_matrix, (np.ma.ones(3), 5), {}, TypeError, "kernel.*without a mask"),
     (convolution_matrix, (np.array(["2020"], "M8[D]"), 5), {}, TypeError, "kernel.*datetime64"),
     # stride and dilation
@@ -45,6 +55,11 @@ WRONG = [
     (convolution_matrix, (K, (5, 5)), {"stride": (1, 0)}, ValueError, "stride must be at least 1, got 0"),
     (convolution_matrix, (K, (5, 5)), {"stride": "2"}, TypeError, "stride.*'2'"),
     (convolution_matrix, (K, (5, 5)), {"stride": None}, TypeError, "stride.*None"),
+    (convolution_matrix, (K, (5, 5)), {"stride": bytearray(b"12")}, TypeError, "stride must be.*bytearray"),
+    (convolution_matrix, (K, (5, 5)), {"stride": memoryview(b"12")}, TypeError, "stride must be.*memory"),
+    (convolution_matrix, (K, (5, 5)), {"stride": 10**30}, ValueError, f"stride and dilation.*less than 2**62 on each axis, got 5, (0, 0), {10**30} and 1"),
+    (transposed_matrix, (K, (1, 1)), {"stride": 2**63}, ValueError, f"stride and dilation.*less than 2**62 on each axis, got 3, (0, 0), {2**63} and 1"),
+    (convolution_matrix, (K, (5, 5)), {"padding": 2**62}, ValueError, f"less than 2**62 on each axis.*({2**62}, {2**62})"),
     (convolution_matrix, (K, (5, 5)), {"dilation": 0}, ValueError, "dilation must be at least 1, got 0"),
     (convolution_matrix, (K, (5, 5)), {"dilation": (2,)}, ValueError, "dilation.*one per axis (2), got (2,)"),
     (convolution_matrix, (K, (5, 5)), {"dilation": True}, TypeError, "dilation.*True"),
@@ -77,9 +92,15 @@ WRONG = [
     (convolution_matrix, (K, (5, 5)), {"dtype": "nonsense"}, TypeError, "dtype must be a NumPy dtype, got 'nonsense'"),
     (convolution_matrix, (K, (5, 5)), {"rows": (0, 10)}, ValueError, "0 <= start <= stop <= 9, got (0, 10)"),
     (convolution_matrix, (K, (5, 5)), {"rows": (3, 2)}, ValueError, "start <= stop.*(3, 2)"),
-    (convolution_matrix, (K, (5, 5)), {"rows": (-1, 2)}, ValueError, "0 <= start.*(-1, 2)"),
+    (convolution_matrix, (K, (5, 5)), {"rows": (-1, 2)}, ValueError, "each of rows must be at least 0, got -1"),
+    (convolution_matrix, (K, (5, 5)), {"rows": (False, True)}, TypeError, "each of rows must be an int, got False"),
+    (convolution_matrix, (K, (5, 5)), {"rows": b"12"}, TypeError, "rows must be a pair.*got b'12'"),
+    (convolution_matrix, (K, (5, 5)), {"rows": bytearray(b"12")}, TypeError, "rows must be a pair.*bytearray"),
+    (convolution_matrix, (K, (5, 5)), {"rows": range(2, 6, 2)}, TypeError, "rows must be a pair.*range(2, 6, 2)"),
+    (convolution_matrix, (K, (2**40, 2**40)), {"rows": (2**61, 2**61 + 2)}, ValueError, f"fewer than 2**63 columns.*got {2**80}"),
+    (convolution_matrix, (K3, 2**61), {"rows": (2**60, 2**60 + 2)}, ValueError, "input_shape or kernel must be smaller.*2**62 columns and 3 taps"),
     (convolution_matrix, (K, (5, 5)), {"rows": 3}, TypeError, "rows must be a pair.*got 3"),
-    (convolution_matrix, (K, (5, 5)), {"rows": (0, 1.5)}, TypeError, "rows must be a pair.*(0, 1.5)"),
+    (convolution_matrix, (K, (5, 5)), {"rows": (0, 1.5)}, TypeError, "each of rows must be an int, got 1.5"),
     (convolution_matrix, (K, (5, 5)), {"workers": 0}, ValueError, "workers must be positive.*got 0"),
     (convolution_matrix, (K, (5, 5)), {"workers": -1000}, ValueError, "workers.*got -1000"),
     (convolution_matrix, (K, (5, 5)), {"workers": 1.5}, TypeError, "workers must be an int or None, got 1.5"),
@@ -107,7 +128,24 @@ WRONG = [
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5), bool),), {}, TypeError, "x must be of an integer.*bool"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.ones((5, 5))), {}, ValueError, "out must have shape (3, 3), got (5, 5)"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.ones((3, 3), "f")), {}, TypeError, "out must have dtype float64, got float32"),
-    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), [0] * 9), {}, TypeError, "out must be an array or None, got list"),
+    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), [0] * 9), {}, TypeError, "out must be a plain array or None, got list"),
+    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.ma.zeros((3, 3))), {}, TypeError, "out must be a plain array or None, got MaskedArray"),
+    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.asmatrix(np.zeros((3, 3)))), {}, TypeError, "out must be a plain array or None, got matrix"),
+    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(3), (3, 3), (8, 0))), {}, ValueError, "out must have memory for each of its elements, got strides (8, 0)"),
+    (Convolution(K, (5, 5)).apply, (np.ma.ones((5, 5)),), {}, TypeError, "x must be an array without a mask"),
+    (Convolution(K, (5, 5)).matvec, (np.ma.ones(25),), {}, TypeError, "x must be an array without a mask"),
+    (Convolution(K, (5, 5)).rmatvec, (np.ma.ones(9),), {}, TypeError, "x must be an array without a mask"),
+    (Convolution(K, (5, 5)).matmat, (np.ma.ones((25, 2)),), {}, TypeError, "x must be an array without a mask"),
+    (Convolution(K, (5, 5)).explain, ("a",), {}, TypeError, "batch must be an int, got 'a'"),
+    (Convolution(K, (5, 5)).explain, (2.5,), {}, TypeError, "batch must be an int, got 2.5"),
+    (Convolution(K, (5, 5)).explain, (True,), {}, TypeError, "batch must be an int, got True"),
+    (Convolution(K, (5, 5)).explain, (0,), {}, ValueError, "batch must be at least 1, got 0"),
+    (Convolution(K, (5, 5)).explain, (1, "U3"), {}, TypeError, "dtype must be of an integer.*got <U3"),
+    (Convolution(K, (5, 5)).explain, (1, "longdouble"), {}, TypeError, "dtype must be of an integer.*cast it, for example to float64"),
+    (Convolution(K, (5, 5)).explain, (1, "float63"), {}, TypeError, "dtype must be a NumPy dtype, got 'float63'"),
+    (ConvolutionGeometry(3, 5).matrix_nbytes, ("float63",), {}, TypeError, "dtype must be a NumPy dtype, got 'float63'"),
+    (ConvolutionGeometry(3, 5).matrix_nbytes, (None,), {}, TypeError, "dtype must be a NumPy dtype, got None"),
+    (Convolution(K, (30_000, 30_000)).toarray, (), {}, MemoryError, f"dense {29_998**2} × {30_000**2} matrix takes {29_998**2 * 30_000**2 * 8} bytes, more than.*of memory; store.*tocsr()"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.broadcast_to(0.0, (3, 3))), {}, ValueError, "out must be writeable"),
     (Convolution(K, (5, 5)).with_kernel, (np.ones((3, 4)),), {}, ValueError, "kernel must have shape (3, 3), got (3, 4)"),
     (Convolution(K, (5, 5)).with_kernel, (K > 0,), {}, TypeError, "kernel must be of an integer"),
@@ -134,3 +172,22 @@ def test_wrong_arguments(call, arguments, options, error, parts):
 def test_operands_of_wrong_sizes_are_scipys_errors():
     with pytest.raises(ValueError, match=r"(?i)dimension mismatch"):
         Convolution(K, (5, 5)) @ np.ones(24)
+
+
+def test_pytorch_says_how_to_detach():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"kernel must be an array of numbers, got Parameter .*detach\(\)"):
+        convolution_matrix(torch.nn.Parameter(torch.ones(3)), 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"), [({"workers": 0}, ValueError), ({"engine": "fast"}, ValueError), ({"flip": 1}, TypeError)]
+)
+def test_errors_come_before_the_kernel_is_copied(options, error, monkeypatch):
+    copies = []
+    monkeypatch.setattr(HostProducts, "_private", staticmethod(lambda kernel: copies.append(kernel) or kernel.copy()))
+    with pytest.raises(error):
+        Convolution(K, (5, 5), **options)
+    assert not copies
+    Convolution(K, (5, 5))
+    assert len(copies) == 1

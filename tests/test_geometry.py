@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convmat import ConvolutionGeometry
 from convmat.axis import Axis
+from convmat.relation import PADDING_MODES
 
 
 def geometry_of(case):
@@ -93,6 +94,22 @@ def test_runs_describe_every_row_in_order(axis, transposed, data):
     assert row == stop
 
 
+@given(axes(), st.booleans(), st.data())
+def test_tables_and_lengths_of_some_rows(axis, transposed, data):
+    expected = by_definition(axis)
+    if transposed:
+        expected = expected.transpose(1, 0, 2)
+    rows = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=len(expected), max_size=len(expected))))
+    table = axis.table(transposed, rows)
+    assert table.columns.shape == table.inside.shape
+    nonzero = expected[rows].sum(axis=2) > 0
+    np.testing.assert_array_equal(axis.lengths(transposed, rows), nonzero.sum(axis=1))
+    np.testing.assert_array_equal(table.inside.sum(axis=0), nonzero.sum(axis=1))
+    np.testing.assert_array_equal(table.columns.T[table.inside.T], nonzero.nonzero()[1])
+    start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(expected))] * 2)))
+    assert axis.count(transposed, start, stop) == np.count_nonzero(expected[start:stop].sum(axis=2))
+
+
 @given(axes())
 def test_entries_and_pairs(axis):
     counts = by_definition(axis)
@@ -105,6 +122,20 @@ def test_axes_store_nothing_that_grows_with_the_input():
     assert len(axis.runs()) < 40
     assert len(axis.runs(True)) < 40
     assert axis.entries == axis.count(True, 0, 10**6) + axis.count(True, 10**6, 10**12)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "symmetric", "replicate"])
+def test_large_padding_leaves_few_rows_to_list(mode):
+    n, k, pad = 10**12, 31, 4 * 10**11
+    axis = Axis(n, k, 2, pad, pad, 1, (n + 2 * pad - k) // 2 + 1, mode)
+    for transposed in (False, True) if mode in ("circular", "replicate") else (False,):  # mirrored, W.T repeats nothing
+        runs = axis.runs(transposed)
+        assert sum(run.period for run in runs) < 300
+        assert runs[-1].start + runs[-1].period * runs[-1].periods == axis.rows(transposed)
+    if mode == "circular":
+        assert axis.entries == axis.outputs * k
+    assert axis.entries == axis.count(False, 0, pad // 2) + axis.count(False, pad // 2, axis.outputs)
+    assert axis.count(False, 0, 1000) == 1000 * (1 if mode == "replicate" else k)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +195,12 @@ def test_output_padding_that_reaches_the_stride_keeps_the_first_outputs():
     geometry = ConvolutionGeometry.of_transposed((3,), (4,), dilation=3, output_padding=2)
     assert geometry.input_shape == (12,)
     assert geometry.output_shape == (4,)  # 6 would fit
+    assert eval(repr(geometry)) == geometry
+    few = ConvolutionGeometry.of_transposed((2, 3, 2, 1), (2, 3, 4), dilation=(3, 1), output_padding=(2, 0))
+    assert few.input_shape == (3, 8, 4)
+    assert few.output_shape == (2, 3, 4)
+    assert ConvolutionGeometry((2, 3, 2, 1), few.input_shape, dilation=(3, 1)).output_shape == (2, 5, 4)
+    assert eval(repr(few)) == few
 
 
 def test_geometry_is_a_value():
@@ -172,6 +209,24 @@ def test_geometry_is_a_value():
     assert eval(repr(geometry)) == geometry
     with pytest.raises(AttributeError):
         geometry.groups = 1
+
+
+def test_counts_beyond_64_bits():
+    n = 2**40
+    geometry = ConvolutionGeometry((3, 3), (n, n), padding=1)
+    assert geometry.nnz == (3 * n - 2) ** 2
+    assert geometry.index_dtype == np.int64
+    assert geometry.matrix_nbytes("float32") == 12 * geometry.nnz + 8 * (n * n + 1)
+
+
+def test_the_largest_axis():
+    most = 2**62 - 5
+    for mode in PADDING_MODES:
+        geometry = ConvolutionGeometry(3, most, padding=1, padding_mode=mode)
+        assert geometry.nnz == 3 * most - (0 if mode == "circular" else 2)
+    assert ConvolutionGeometry(3, 5, stride=2**62 - 7).output_shape == (1,)
+    with pytest.raises(ValueError, match=r"less than 2\*\*62 on each axis"):
+        ConvolutionGeometry(3, most + 1, padding=1)
 
 
 def test_padding_modes_matter_for_equality():

@@ -6,6 +6,8 @@ import multiprocessing
 import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -206,6 +208,25 @@ def test_with_kernel(engine):
     conjugate = make(engine, flip=True, dtype="complex128").conj()
     kernel = values(A.kernel.shape, "complex128", 9)
     np.testing.assert_array_equal(conjugate.with_kernel(kernel).kernel, kernel)
+
+
+def test_relatives_prepare_once_also_at_the_same_time(monkeypatch):
+    calls, engine = [], ENGINES["gemm"]
+    prepare, others = type(engine).prepare, Barrier(2)
+
+    def slowly(*arguments):
+        calls.append(0)
+        with suppress(BrokenBarrierError):
+            others.wait(0.5)  # gives another thread the time to come here, too
+        return prepare(*arguments)
+
+    monkeypatch.setattr(type(engine), "prepare", slowly)
+    A = make("gemm")
+    relatives = A, A.with_kernel(A.kernel)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda operator: operator.apply(np.ones(A.input_shape)), relatives)
+    np.testing.assert_array_equal(first, second)
+    assert len(calls) == 1
 
 
 def test_with_kernel_prepares_once(monkeypatch):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from convmat import Convolution, ConvolutionGeometry
-from convmat.engines import ENGINES, Cost, Machine
+from convmat.engines import ENGINES, Cost, Machine, taps, winograd
 from convmat.planner import plan
+from convmat.products import Products
 
 MACHINE = Machine(workers=2, loading=0)
 PLAIN = {name: ENGINES[name] for name in ("gemm", "fft", "csr")}  # what NumPy and SciPy alone can do
@@ -85,6 +86,35 @@ def test_auto_plans_each_direction_dtype_and_batch_once():
     assert len(A._products._chosen) == 4
 
 
+def test_auto_chooses_anew_once_another_operator_has_loaded_compiled_code(monkeypatch):
+    pytest.importorskip("numba")
+    seconds = {"loading": 1e3}
+    for module in (taps, winograd):
+        monkeypatch.setattr(module, "seconds_to_load", lambda *_: seconds["loading"])
+    monkeypatch.setattr(Products, "used", set())
+
+    def used_by(operator):
+        before = set(operator._products._bound)
+        operator.apply(x)
+        return {name for name, _ in set(operator._products._bound) - before}
+
+    def explained(operator):
+        (name,) = (e.engine for e in operator.explain().estimates if e.chosen and not e.transposed)
+        return {name}
+
+    kernel, x = np.ones((16, 16, 3, 3)), np.ones((16, 40, 40))
+    A, B = (Convolution(kernel, x.shape, padding=1) for _ in range(2))
+    assert used_by(A) == explained(A) == {"gemm"}
+    Convolution(kernel, x.shape, padding=1, engine="taps").apply(x)
+    seconds["loading"] = 0.0
+    assert used_by(A) == explained(A) == explained(B) == used_by(B)
+    assert explained(A) <= {"taps", "winograd"}
+    seconds["loading"] = 1e3  # nobody has seen it, but explain: what it says then holds
+    assert explained(A) == {"gemm"}
+    A._products._bound.clear()
+    assert used_by(A) == {"gemm"}
+
+
 def test_refusals_say_why():
     A = Convolution(np.ones((3, 3), int), (5, 5))
     reasons = {estimate.engine: estimate.reason for estimate in A.explain().estimates}
@@ -106,3 +136,9 @@ def test_auto_applies_what_could_not_be_stored():
     estimates = {estimate.engine: estimate for estimate in A.explain().estimates if not estimate.transposed}
     assert estimates["gemm"].chosen
     assert "memory" in estimates["csr"].reason
+    assert repr(A.explain()) == str(A.explain())
+
+
+def test_auto_explains_what_no_64_bits_count():
+    A = Convolution(np.ones((3, 3)), (2**40, 2**40), padding=1)
+    assert sum(estimate.chosen for estimate in A.explain(batch=3).estimates) == 2

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from convmat.dtypes import check_kernel_shape, check_scalar, check_target
+
 try:
     import cupy
 except ModuleNotFoundError as error:
@@ -42,9 +44,10 @@ def as_array(name: str, value: object, host: str) -> Array:
                 f"device; copy it there with cupy.asarray, or use {host}"
             )
         try:
-            np.asarray(value)  # names what is wrong with ragged lists and the like
+            array = np.asarray(value)  # names what is wrong with ragged lists and the like
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__} ({error})") from None
+        check_scalar(name, value, array.dtype)
     try:
         return cupy.asarray(value)
     except (TypeError, ValueError) as error:
@@ -55,6 +58,7 @@ def as_kernel(value: object, host: str) -> Array:
     """Return a kernel on the device, of a dtype that cupyx's sparse matrices hold."""
     array = as_array("kernel", value, host)
     check_inexact("kernel", array.dtype)
+    check_kernel_shape(array.shape)
     return array
 
 
@@ -72,7 +76,4 @@ def check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
     """Raise unless a result can be written to an array."""
     if not isinstance(out, cupy.ndarray):
         raise TypeError(f"out must be a cupy.ndarray or None, got {type(out).__module__}.{type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    check_target(out, shape, dtype)

@@ -9,14 +9,13 @@ import cupy
 import numpy as np
 import numpy.typing as npt
 from cupyx.scipy import sparse
-from scipy.sparse import get_index_dtype
 
 from convmat.assembly import check_format, check_rows
 from convmat.cupy.arrays import Array, as_kernel, check_inexact
 from convmat.cupy.device import describe
 from convmat.cupy.kernels import definitions, function, launch_jobs
 from convmat.cupy.tables import MatrixTables, Span
-from convmat.dtypes import cast_kernel, check_flip, flip_spatial
+from convmat.dtypes import cast_kernel, check_flip, flip_spatial, index_dtype
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 
 FORMATS = ("coo", "csc", "csr")
@@ -50,7 +49,8 @@ def convolution_matrix(
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes; of dtype float32,
         float64, complex64 or complex128.
     input_shape : int or sequence of int
-        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `Convolution.apply`.
     stride, padding, dilation, groups, padding_mode, flip
         As in `convmat.convolution_matrix`.
     format : {"csr", "csc", "coo"}
@@ -129,7 +129,8 @@ def transposed_convolution_matrix(
     kernel : cupy.ndarray
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
+        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `TransposedConvolution.apply`.
     stride, padding, dilation, groups, padding_mode, flip, output_padding, output_shape
         As in `convmat.transposed_convolution_matrix`.
     format, dtype, rows
@@ -221,7 +222,7 @@ def assemble(geometry: ConvolutionGeometry, kernel: Array, transposed: bool = Fa
     Raises
     ------
     ValueError
-        If it needs int64 indices and CuPy has none.
+        If it needs int64 indices and CuPy has none, or the whole matrix is too large for int64.
     MemoryError
         If it does not fit into the device's memory.
     """
@@ -234,8 +235,13 @@ def prepare(
     geometry: ConvolutionGeometry, kernel: Array, transposed: bool, rows: Span | None
 ) -> tuple[tuple[Array, Array, Array], tuple[int, int], Callable[[], None]]:
     """Return arrays for the matrix of `assemble`, its shape, and what writes them."""
+    if max(geometry.nnz, *geometry.shape) >= 2**63:
+        raise ValueError(
+            "rows, columns and nonzeros of the whole matrix must be fewer than 2**63 each, as the device counts them by "
+            f"int64, got shape {geometry.shape[:: -1 if transposed else 1]} and {geometry.nnz} nonzeros"
+        )
     tables = MatrixTables(geometry, transposed, *(rows or ()))
-    index = np.dtype(get_index_dtype(maxval=max(tables.nnz, *tables.shape)))
+    index = index_dtype(tables.nnz, *tables.shape)
     _check_size(tables, index, kernel)
     data, indices = cupy.empty(tables.nnz, kernel.dtype), cupy.empty(tables.nnz, index)
     indptr = cupy.zeros(tables.shape[0] + 1, index)
@@ -295,6 +301,6 @@ def _check_size(tables: MatrixTables, index: np.dtype[Any], kernel: Array) -> No
     limit = int(describe(kernel.device.id).memory)
     if nbytes > limit:
         raise MemoryError(
-            f"the {rows} × {columns} matrix has {tables.nnz} nonzeros and takes {nbytes} bytes, more than the {limit} bytes "
+            f"the {rows} × {columns} matrix has {tables.nnz} nonzeros and needs {nbytes} bytes, more than the {limit} bytes "
             f"of the device's memory; {instead}"
         )

@@ -167,7 +167,8 @@ class Convolution(_ConvolutionOperator):
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes; of dtype float32,
         float64, complex64 or complex128.
     input_shape : int or sequence of int
-        ``(*spatial,)`` or ``(C_in, *spatial)``; which of the two follows from the kernel's number of dimensions.
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
     stride, padding, dilation, groups, padding_mode, flip
         As in `convmat.Convolution`.
     engine : str
@@ -248,7 +249,8 @@ class TransposedConvolution(_ConvolutionOperator):
     kernel : cupy.ndarray
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)`` or ``(C_in, *spatial)``.
+        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
+        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
     stride, padding, dilation, groups, padding_mode, flip, output_padding, output_shape
         As in `convmat.TransposedConvolution`.
     engine : str

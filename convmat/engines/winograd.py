@@ -31,12 +31,12 @@ from typing import Any
 
 import numpy as np
 
-from convmat.axis import IntArray
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
+from convmat.relation import IntArray
 
 _CHANNELS = 8  # with fewer, the transforms cost more than they save
 _MOST_CHANNELS = 32768  # for which scratch memory stays within its bounds
