@@ -85,6 +85,30 @@ def test_runs_on_every_kind_of_image(image, tmp_path):
     assert figure.read_bytes().startswith(PNG)
 
 
+def with_alpha(least):
+    """An image whose alpha channel runs from `least` to 255."""
+    alpha = np.linspace(least, 255, 12).astype(np.uint8).reshape(3, 4)
+    return Image.fromarray(np.concatenate([colours(3, 4), alpha[..., None]], -1))
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "transparent"),
+    [
+        pytest.param(with_alpha(0), {}, True, id="alpha"),
+        pytest.param(with_alpha(0).convert("LA"), {}, True, id="grey with alpha"),
+        pytest.param(with_alpha(0).convert("RGB").quantize(4), {"transparency": 0}, True, id="a transparent colour"),
+        pytest.param(with_alpha(255), {}, False, id="opaque alpha"),
+        pytest.param(with_alpha(0).convert("RGB"), {}, False, id="no alpha"),
+    ],
+)
+def test_says_that_transparency_is_dropped(image, options, transparent, tmp_path, capsys):
+    path = tmp_path / "image.png"
+    image.save(path, **options)
+    assert main(["demo", str(path), "--figure", str(tmp_path / "figure.png")]) == 0
+    assert ("pixels are transparent" in capsys.readouterr().out) == transparent
+    assert_array_equal(steps.load(path).pixels[0], np.asarray(image.convert("RGB"), np.float32)[..., 0] / 255)
+
+
 def test_deep_grey_keeps_its_shades(tmp_path):
     shades = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
     Image.fromarray(shades).save(tmp_path / "deep.png")
@@ -154,7 +178,8 @@ def refusal(capsys, *arguments):
 def test_other_refusals_get_one_sentence(photograph, tmp_path, monkeypatch, capsys):
     Image.new("RGB", (7, 1)).save(tmp_path / "line.png")
     assert "at least 2 × 2 pixels, got 7 × 1" in refusal(capsys, str(tmp_path / "line.png"))
-    assert "there is no file" in refusal(capsys, str(tmp_path))
+    assert f"must be a file, got the folder '{tmp_path}'" in refusal(capsys, str(tmp_path))
+    assert "must be a file, got the folder '.'" in refusal(capsys, "")
     assert "there is no folder" in refusal(capsys, "--figure", str(tmp_path / "no" / "figure.png"))
     assert "got the folder" in refusal(capsys, "--figure", str(tmp_path))
     assert "must end in one of" in refusal(capsys, "--figure", str(tmp_path / "figure.doc"))

@@ -144,6 +144,8 @@ def print_photograph(photograph: Photograph, pictures: Pictures, differences: tu
     check("the number of nonzeros", geometry.nnz == W.nnz == Wt.nnz)
     height, width = photograph.size
     print(f"\n(b) A photograph: {photograph.name}, {width} × {height} pixels, three channels\n")
+    if photograph.transparent:
+        print("Some of its pixels are transparent. The demo takes their colours as if they were opaque.\n")
     if photograph.size != geometry.spatial_input:
         full, (height, width) = geometry_of(photograph.size), geometry.spatial_input
         print(f"Its W would have {full.nnz:,} nonzeros and take {_bytes(full.matrix_nbytes(W.dtype))}.")

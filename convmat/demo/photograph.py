@@ -41,11 +41,12 @@ def check(name: str, agrees: bool) -> None:
 
 @dataclass(frozen=True)
 class Photograph:
-    """Pixels (3, H, W) in float32 between 0 and 1, where they come from, and the size that the file has."""
+    """Pixels (3, H, W) in float32 between 0 and 1, where they come from, and what the file has besides."""
 
     pixels: Array
     name: str
-    size: tuple[int, int]  # (H, W)
+    size: tuple[int, int]  # (H, W) in the file
+    transparent: bool  # whether the file has pixels that are not opaque, which the demo takes as if they were
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ def load(path: Path | None) -> Photograph:
 
     source = Path(get_sample_data("grace_hopper.jpg", asfileobj=False)) if path is None else path
     try:
+        if source.is_dir():
+            raise DemoError(f"the image must be a file, got the folder {str(source)!r}")
         if not source.is_file():
             raise DemoError(f"there is no file {str(source)!r}")
         with warnings.catch_warnings(), Image.open(source) as file:
             warnings.simplefilter("ignore")  # of a file's oddities, which do not matter here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = ImageOps.exif_transpose(file)
+            transparent = False
             if not image.mode.startswith(DEEP):
+                transparent = _transparent(image)
                 image = image.convert("RGB")
             size = (image.height, image.width)
             if min(size) < 2:
@@ -87,7 +92,15 @@ def load(path: Path | None) -> Photograph:
         raise DemoError(f"{str(source)!r} has too many pixels for a demo; reduce it first") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow raises all of these for broken files
         raise DemoError(f"{str(source)!r} is no image that can be read ({error})") from None
-    return Photograph(_pixels(image), source.name, size)
+    return Photograph(_pixels(image), source.name, size, transparent)
+
+
+def _transparent(image: Any) -> bool:
+    """Tell whether an image has pixels that are not opaque; many that could have such pixels do not."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    least, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return bool(least < 255)
 
 
 def _pixels(image: Any) -> Array:
