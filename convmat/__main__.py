@@ -57,7 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         "convolution, bring it back to size through Wᵀ, and draw it all.",
     )
     command.add_argument(
-        "image", nargs="?", type=Path, metavar="IMAGE", help="any image file (default: a portrait from matplotlib)"
+        "image",
+        nargs="?",
+        type=Path,
+        metavar="IMAGE",
+        help="any image file, its transparency left out (default: a portrait from matplotlib)",
     )
     command.add_argument(
         "--figure",

@@ -193,6 +193,7 @@ class Convolution(_ConvolutionOperator):
         ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
+        The engine ``"torch"`` has PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
 
     Attributes
     ----------

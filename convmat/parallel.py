@@ -1,11 +1,11 @@
-"""One executor for all blocks of rows, and the number of workers."""
+"""The number of workers, and the threads that all products share."""
 
 from __future__ import annotations
 
 import operator
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property
 from importlib.util import find_spec
 from threading import Lock
@@ -71,13 +71,37 @@ def run_blocks(function: Callable[..., object], blocks: Sequence[tuple[object, .
         for block in queue:
             function(*block)
 
-    helpers = [_executor(workers - 1).submit(work) for _ in range(min(workers, len(blocks)) - 1)]
+    helpers = _helpers().start(work, min(workers, len(blocks)) - 1, workers - 1)
     try:
         work()
     finally:
         for helper in helpers:
             if not helper.cancel():  # one that has not begun has nothing left to do
                 helper.result()
+
+
+class InOrder:
+    """Calls functions one at a time, in the order of their numbers from 0, whatever thread comes with which one when.
+
+    None waits: a thread that comes too early, or while another one is calling, leaves its function to a later one.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._next, self._busy = Lock(), 0, False
+        self._waiting: dict[int, Callable[[], object]] = {}
+
+    def call(self, number: int, function: Callable[[], object]) -> None:
+        """Call a function and those that wait for it, unless its own turn comes later."""
+        with self._lock:
+            self._waiting[number] = function
+        while True:
+            with self._lock:
+                if self._busy or self._next not in self._waiting:
+                    return
+                function, self._busy = self._waiting.pop(self._next), True
+            function()
+            with self._lock:
+                self._next, self._busy = self._next + 1, False
 
 
 class BLASThreads:
@@ -119,10 +143,29 @@ class BLASThreads:
 single_threaded_blas = BLASThreads()
 
 
+class _Helpers:
+    """Threads for all calls, as many as the call that asked for most: a call that gets none does its work alone."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads = Lock(), 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def start(self, function: Callable[[], None], count: int, threads: int) -> list[Future[None]]:
+        """Let so many threads call a function, out of `threads` at least that there are then."""
+        with self._lock:
+            executor = self._executor
+            if executor is None or threads > self._threads:
+                if executor is not None:
+                    executor.shutdown(wait=False)  # its threads end when they have done what was asked of them
+                executor = self._executor = ThreadPoolExecutor(threads, thread_name_prefix="convmat")
+                self._threads = threads
+            return [executor.submit(function) for _ in range(count)]
+
+
 @cache
-def _executor(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="convmat")
+def _helpers() -> _Helpers:
+    return _Helpers()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has the executors but none of their threads
-    os.register_at_fork(after_in_child=_executor.cache_clear)
+if hasattr(os, "register_at_fork"):  # a forked child has the executor but none of its threads
+    os.register_at_fork(after_in_child=_helpers.cache_clear)

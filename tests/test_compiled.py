@@ -1,14 +1,17 @@
 """What the compiled engines owe alike, besides the right numbers."""
 
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from compiled import LARGE, bound, forward, operands
 from test_imports import python
 
-from convmat.engines import ENGINES, Machine
+import convmat
+from convmat.engines import ENGINES, Machine, compiled
 from convmat.geometry import ConvolutionGeometry
 
 pytest.importorskip("numba")
@@ -99,6 +102,34 @@ def test_names_the_extra_where_numba_is_missing(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_numba_is_imported_late(name):
     assert python(f"import sys, convmat, convmat.engines.{name}\nprint('numba' in sys.modules)") == ["False"]
+
+
+LOADED = """
+import sys
+sys.path.insert(0, {!r})
+import numpy, convmat
+from convmat.engines.compiled import seconds_to_load
+print(convmat.__file__, seconds_to_load("taploops", "run_tasks"))
+A = convmat.Convolution(numpy.ones((2, 2)), (5, 5), engine="taps", workers=1)
+print(A.apply(numpy.ones((5, 5))).sum())
+"""
+
+
+@pytest.mark.parametrize("place", ["beside", "user", "chosen"])
+def test_code_that_numba_has_cached_counts_as_compiled(place, tmp_path):
+    package = tmp_path / "package" / "convmat"
+    shutil.copytree(Path(convmat.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    if place == "user":  # as where the package is installed for all: numba cannot write beside it
+        (package / "engines" / "__pycache__").touch()
+    environment = {
+        "NUMBA_CACHE_DIR": str(tmp_path / "chosen") if place == "chosen" else "",
+        "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }  # fmt: skip
+    for seconds in (compiled.COMPILING, compiled.LOADING):
+        file, estimated, total = python(LOADED.format(str(package.parent)), **environment)
+        assert Path(file).parent == package
+        assert float(estimated) == compiled.IMPORTING + seconds
+        assert float(total) == 64
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")

@@ -1,6 +1,7 @@
 """The engine that multiplies spectra: both ways of multiplying them, and tiles of all kinds, beside the matrix."""
 
 import tracemalloc
+from threading import Event
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_products_in_small_parts(name, dtype, monkeypatch):
     geometry = ConvolutionGeometry(shape, size, **options).padded
     least = [min(fft._tile_lengths(axis)) for axis in geometry.axes]
     monkeypatch.setattr(fft, "_tile", lambda *_: tuple(zip(*least, strict=True)))
-    monkeypatch.setattr(fft._Plan, "together", 3)
+    monkeypatch.setattr(fft, "_together", lambda *_: 3)
     monkeypatch.setattr(fft, "_SERIAL", 0)  # threads for all that they may share
     monkeypatch.setattr(fft, "_CACHED", 1 << 11)
     check(name, dtype, batch=3)
@@ -104,6 +105,32 @@ def test_a_product_of_many_channels_takes_little_memory(transposed):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= (64 << 20) + 2 * (x.nbytes + out.nbytes)
+
+
+def test_sums_do_not_depend_on_when_threads_come(monkeypatch):
+    geometry = ConvolutionGeometry((60, 60), (300, 300)).padded
+    lengths = (90, 90)
+    monkeypatch.setattr(fft, "_tile", lambda *_: (lengths, (8, 8)))
+    products = fft.engine.bind(fft.engine.prepare(geometry, np.dtype("float64"), 2), values((1, 1, 60, 60), "float64"))
+    y = values((1, 1, 241, 241), "float64")
+    expected, out = np.empty((1, 1, 300, 300)), np.empty((1, 1, 300, 300))
+    monkeypatch.setattr(fft, "_SERIAL", np.inf)
+    products.transpose(y, expected)
+    monkeypatch.setattr(fft, "_SERIAL", 0)
+    later, seen, filtered = Event(), [], fft.FFTProducts._filter
+
+    def hold_the_first(self, transposed, source, blocks, threads):
+        results = filtered(self, transposed, source, blocks, threads)
+        seen.append(blocks)
+        if len(seen) > 30:
+            later.set()
+        if blocks == [(0, 0, 0)]:
+            assert later.wait(30)
+        return results
+
+    monkeypatch.setattr(fft.FFTProducts, "_filter", hold_the_first)
+    products.transpose(y, out)
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_a_nan_stays_in_its_array():

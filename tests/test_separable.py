@@ -1,6 +1,7 @@
 """The engine `separable`: kernels that are outer products, and only those, against the oracle."""
 
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -50,6 +51,39 @@ def test_products_equal_the_oracle(case, channels, dtype, batch, flip):
         out = np.full((batch, *B.output_shape), 77, dtype)
         B.apply(x.reshape(batch, *B.input_shape), out=out)
         assert_close(out.reshape(batch, B.shape[0]), x @ matrix.T, scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_kernels_that_are_not_finite_are_refused_without_a_warning(value, dtype):
+    kernel = outer((3, 4), dtype, channels=2)
+    kernel[1, 0, 2, 1] = value
+    options = {"groups": 2, "padding": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="no outer product of vectors: it has values that are not finite"):
+            Convolution(kernel, (2, 9, 9), engine="separable", **options)
+        A = Convolution(kernel, (2, 9, 9), **options)
+        assert not any(e.chosen for e in A.explain().estimates if e.engine == "separable")
+        result = Convolution(kernel, (2, 9, 9), engine="taps", **options).apply(np.ones((2, 9, 9), dtype))
+    assert np.isfinite(result[0]).all()
+    assert not np.isfinite(result[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_largest_and_smallest_values(dtype):
+    info = np.finfo(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value in (info.max, info.smallest_subnormal):
+            A = Convolution(np.full((3, 3), value, dtype), (9, 9), engine="separable")
+            x = np.zeros((9, 9), dtype)
+            x[4, 4] = 0.5 if value == info.max else 1
+            np.testing.assert_array_equal(A.apply(x)[2:5, 2:5], x[4, 4] * value)
+            other = np.full((3, 3), value, dtype)
+            other[1, 1] = 0  # what is left of it is less than the largest number, and their sum is more
+            with pytest.raises(ValueError, match="no outer product"):
+                Convolution(other, (9, 9), engine="separable")
 
 
 def test_other_kernels_are_refused():

@@ -8,6 +8,7 @@ import pytest
 from compiled import LARGE, bound, forward, guarded, operands, transpose
 from test_imports import python
 
+from convmat import convolution_matrix
 from convmat.geometry import ConvolutionGeometry
 
 pytest.importorskip("numba")
@@ -16,6 +17,14 @@ from convmat.engines import sweeps
 from convmat.engines.taps import engine
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
+STRIDED = {
+    "one output": ConvolutionGeometry((2,), (3,), stride=10**6),
+    "one output of two axes": ConvolutionGeometry((3, 2, 2, 2), (2, 3, 4), stride=10**6),
+    "outputs of padding": ConvolutionGeometry(
+        (2, 2, 3, 2), (2, 3, 4), stride=(10**6, 10**5), padding=(10**6, 10**5), dilation=(3, 10**5)
+    ),
+    "more inputs than taps": ConvolutionGeometry((2,), (3 * 10**5,), stride=10**5),
+}
 LANES = {"float32": 16, "float64": 8}  # of the widest vectors; for narrower ones these sizes are edges too
 
 
@@ -99,6 +108,25 @@ SPECIAL = {
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_special_geometries(name, dtype):
     check(SPECIAL[name], dtype, batch=2)
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_strides_beyond_all_else_need_no_tables_as_long(name):
+    geometry = STRIDED[name]
+    kernel, x, y = operands(geometry, "float64", batch=2)
+    plan = engine.prepare(geometry, kernel.dtype, 2)
+    for transposed in (False, True):
+        assert sum(table.size for sweep in plan.direction(transposed).sweeps for table in sweep.tables) < 1000
+    products = engine.bind(plan, kernel)
+    out, back = np.full_like(y, np.nan), np.full_like(x, np.nan)
+    products.forward(x, out)
+    products.transpose(y, back)
+    W = convolution_matrix(
+        kernel if geometry.has_channels else kernel[0, 0], geometry.input_shape,
+        stride=geometry.stride, padding=geometry.padding, dilation=geometry.dilation,
+    )  # fmt: skip
+    np.testing.assert_allclose(out.reshape(2, -1), (W @ x.reshape(2, -1).T).T, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(back.reshape(2, -1), (W.T @ y.reshape(2, -1).T).T, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", LANES)

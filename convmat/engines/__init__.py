@@ -1,4 +1,4 @@
-"""Ways to compute products with V and Vᵀ: one file each, one protocol, in the order in which ties are decided."""
+"""Ways to compute products with V and Vᵀ: one protocol, in the order in which ties are decided."""
 
 from convmat.engines import csr, fft, gemm, separable, taps, torch, winograd
 from convmat.engines.base import Bound, Cost, Engine, Machine, SelectiveEngine

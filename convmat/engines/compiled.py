@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from hashlib import sha1
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,23 @@ def seconds_to_load(module: str, function: str) -> float:
 
 @cache
 def _is_cached(name: str) -> bool:
-    """Tell whether a function has been compiled before: numba leaves an index where it finds a writable directory."""
-    directory = os.environ.get("NUMBA_CACHE_DIR")
-    places = Path(directory).glob("*") if directory else [Path(__file__).parent / "__pycache__"]
+    """Tell whether a function has been compiled before: numba leaves an index in its cache.
+
+    That is ``NUMBA_CACHE_DIR`` if it is set, else beside the module, or the user's where this cannot be written.
+    """
+    here = Path(__file__).absolute().parent
+    hashed = f"{here.name}_{sha1(str(here).encode(), usedforsecurity=False).hexdigest()}"
+    if directory := os.environ.get("NUMBA_CACHE_DIR"):
+        places = [Path(directory) / hashed]
+    else:
+        places = [here / "__pycache__", _user_cache() / hashed]
     return any(any(place.glob(f"{name}*.nbi")) for place in places)
+
+
+def _user_cache() -> Path:
+    """Return the user's cache of numba, which takes long to import."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", ""), "numba", "Cache")
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/numba").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "numba").expanduser()

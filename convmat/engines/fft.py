@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import ceil, log2, prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from convmat.axis import Axis
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import run_blocks, single_threaded_blas
+from convmat.parallel import InOrder, run_blocks, single_threaded_blas
 
 Index = tuple[Any, ...]
 Block = tuple[int, ...]  # which array of a batch, and which tile on each axis
@@ -60,7 +59,7 @@ class FFTEngine:
         planes, pairs = geometry.in_channels + geometry.out_channels, _pairs(geometry)
         transforms = 5 * size * log2(max(2, size)) * planes * real
         products = 8 * size * real * pairs
-        reads = count if not plan.matrices else ceil(count / plan.together)
+        reads = ceil(count / plan.together)
         moved = plan.plane * (4 * count * planes + 2 * reads * pairs)
         rate = machine.fft * (8 / np.finfo(dtype).dtype.itemsize) ** 0.75
         operations, calls = _count(geometry, plan.lengths, plan.tiles, batch, machine.workers)
@@ -85,28 +84,14 @@ class _Plan:
     lengths: tuple[int, ...]  # of a tile's transform on each axis
     tiles: tuple[int, ...]  # number of tiles on each axis
     matrices: bool  # whether spectra are multiplied as matrices
+    plane: int  # bytes of the spectrum of a tile's channel
+    together: int  # number of tiles that are multiplied together
     work: int  # numbers to transform for a tile, and what takes as long
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Outputs of a tile on each axis, before the stride takes its share."""
         return tuple(length - axis.reach for length, axis in zip(self.lengths, self.geometry.axes, strict=True))
-
-    @property
-    def plane(self) -> int:
-        """Bytes of the spectrum of a tile's channel; that of real numbers has half of the last axis' frequencies."""
-        *others, last = self.lengths
-        complex_size = np.result_type(self.dtype, np.complex64).itemsize
-        return prod(others) * (last if self.dtype.kind == "c" else last // 2 + 1) * complex_size
-
-    @property
-    def together(self) -> int:
-        """The number of tiles that are computed together."""
-        if not self.matrices:
-            return 1
-        planes = self.geometry.in_channels + self.geometry.out_channels
-        room = max(_TOGETHER, _pairs(self.geometry) * self.plane)
-        return max(1, room // (2 * planes * self.plane))  # 2: tiles, and their spectra
 
     def threads(self, tiles: int) -> int:
         """Return how many threads are worth waking for so many tiles."""
@@ -115,7 +100,9 @@ class _Plan:
 
 def _plan(geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> _Plan:
     lengths, tiles = _tile(geometry, workers)
-    return _Plan(geometry, dtype, workers, lengths, tiles, _channels(geometry) > _MANY, _work(geometry, lengths))
+    matrices, plane = _channels(geometry) > _MANY, _plane(lengths, dtype)
+    together = _together(geometry, plane) if matrices else 1
+    return _Plan(geometry, dtype, workers, lengths, tiles, matrices, plane, together, _work(geometry, lengths))
 
 
 class FFTProducts:
@@ -131,47 +118,44 @@ class FFTProducts:
     def forward(self, x: Array, out: Array) -> None:
         """Correlate tile by tile, keeping the outputs that the wrap-around does not reach."""
 
-        def correlate(blocks: list[Block], threads: int) -> None:
-            results = self._filter(False, x, blocks, threads)
+        def write(result: Array, out: Array, tile: Sequence[int]) -> None:
+            target, source = self._outputs(tile)
+            out[target] = result[source]
 
-            def write(channels: slice) -> None:
-                for result, (item, *tile) in zip(results, blocks, strict=True):
-                    target, source = self._outputs(tile)
-                    out[item, channels][target] = result[channels][source]
-
-            self._share(write, out.shape[1], threads)
-
-        self._run(correlate, len(x))
+        self._run(False, x, out, write)
 
     def transpose(self, y: Array, out: Array) -> None:
         """Convolve the zero-stretched outputs of each tile, and add up where tiles overlap."""
         out[...] = 0
-        lock = Lock()
 
-        def convolve(blocks: list[Block], threads: int) -> None:
-            results = self._filter(True, y, blocks, threads)
+        def add(result: Array, out: Array, tile: Sequence[int]) -> None:
+            sums = out[self._inputs(tile)]
+            sums += result[tuple(map(slice, sums.shape))]
 
-            def add(channels: slice) -> None:
-                for result, (item, *tile) in zip(results, blocks, strict=True):
-                    sums = out[item, channels][self._inputs(tile)]
-                    sums += result[channels][tuple(map(slice, sums.shape))]
+        self._run(True, y, out, add)
 
-            with lock:
-                self._share(add, out.shape[1], threads)
-
-        self._run(convolve, len(y))
-
-    def _run(self, function: Callable[[list[Block], int], None], items: int) -> None:
-        """Call a function with all blocks, as many at once as are computed together, and the threads that it may use."""
+    def _run(self, transposed: bool, source: Array, out: Array, store: Callable[..., None]) -> None:
+        """Store the results of all blocks, as many at once as are computed together."""
         plan = self._plan
-        blocks = list(product(range(items), *map(range, plan.tiles)))
+        blocks = list(product(range(len(source)), *map(range, plan.tiles)))
         threads = plan.threads(len(blocks))
+
+        def compute(blocks: list[Block], threads: int) -> Callable[[], None]:
+            results = self._filter(transposed, source, blocks, threads)
+
+            def finish(channels: slice) -> None:
+                for result, (item, *tile) in zip(results, blocks, strict=True):
+                    store(result[channels], out[item, channels], tile)
+
+            return lambda: self._share(finish, out.shape[1], threads)
+
         if plan.matrices or len(blocks) == 1:
             calls = -(-len(blocks) // plan.together)
             for first, last in pairwise(len(blocks) * call // calls for call in range(calls + 1)):
-                function(blocks[first:last], threads)
-        else:
-            run_blocks(function, [([block], 1) for block in blocks], threads)
+                compute(blocks[first:last], threads)()
+        else:  # where three or more tiles overlap, the order of their sum shows in its last digits
+            call = InOrder().call if transposed else lambda _, finish: finish()
+            run_blocks(lambda i, block: call(i, compute([block], 1)), list(enumerate(blocks)), threads)
 
     def _filter(self, transposed: bool, source: Array, blocks: Sequence[Block], threads: int) -> Array:
         """Return the tiles (n, C, *lengths) of results."""
@@ -304,6 +288,19 @@ def _pairs(geometry: ConvolutionGeometry) -> int:
     return geometry.in_channels * geometry.out_channels // geometry.groups
 
 
+def _plane(lengths: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the bytes of the spectrum of a tile's channel; that of real numbers has half of the last axis' frequencies."""
+    *others, last = lengths
+    frequencies = last if dtype.kind == "c" else last // 2 + 1
+    return prod(others) * frequencies * np.result_type(dtype, np.complex64).itemsize
+
+
+def _together(geometry: ConvolutionGeometry, plane: int) -> int:
+    """Return how many tiles are multiplied together as matrices."""
+    room = max(_TOGETHER, _pairs(geometry) * plane)
+    return max(1, room // (2 * (geometry.in_channels + geometry.out_channels) * plane))  # 2: tiles, and their spectra
+
+
 def _channels(geometry: ConvolutionGeometry) -> float:
     """Return the harmonic mean of the channels in and out of a group: twice the products for each transform."""
     return 2 * _pairs(geometry) / (geometry.in_channels + geometry.out_channels)
@@ -361,19 +358,19 @@ def _count(
     workers = workers if blocks * _work(geometry, lengths) > _SERIAL else 1
     shared = (1 + workers) / 2  # transforms gain less from threads than all else
     if _channels(geometry) > _MANY:
-        plan = _Plan(geometry, np.dtype(np.float64), workers, lengths, tiles, True, 0)
-        each, reads = 0.65 + 26 / _channels(geometry), ceil(blocks / plan.together)
-        products = (blocks * each + 5 * reads) * pairs
+        reads = ceil(blocks / _together(geometry, _plane(lengths, np.dtype(np.float64))))
+        each = 0.65 + 26 / _channels(geometry)
         # 1.8: tiles are copied from the inputs and to the outputs. Other threads wake up for each of five steps.
         calls = (100 if workers > 1 else 20) * reads + 4 * blocks
-        return size * (1.8 * blocks * transforms / shared + products / workers), calls
+        return size * (1.8 * blocks * transforms / shared + (blocks * each + 5 * reads) * pairs / workers), calls
+    products = 8 * pairs * (1 + 2 / lengths[-1])  # of half the last axis' frequencies, and the one in the middle
     rows, terms = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
     step, several = _at_once(rows, geometry.groups, 8 * size)
     calls = blocks * (20 + 2 * terms * ceil(rows / step) * ceil(geometry.groups / several))
     if blocks == 1:  # threads share its transforms, where those are more than one line
-        return size * (transforms / (shared if planes > 2 or len(lengths) > 1 else 1) + 3 * pairs), calls
+        return size * (transforms / (shared if planes > 2 or len(lengths) > 1 else 1) + products), calls
     # Threads that wake up late or have fewer tiles cost some of a tile.
-    return size * (blocks + workers - 1) / workers * (transforms + 3 * pairs), calls
+    return size * (blocks + workers - 1) / workers * (transforms + products), calls
 
 
 def _line(length: int) -> float:

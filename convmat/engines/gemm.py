@@ -59,7 +59,7 @@ class GemmEngine:
         rate = 1e9 if dtype.kind in "iu" else 0.85 * machine.gemm * 8 / dtype.itemsize
         rate *= 0.25 if dtype.kind == "c" else 1
         # A product with one row reads the columns only once; lines are copied one by one. Threads share the arithmetic.
-        passes = 4 if scatters else (0.75 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
+        passes = 4 if scatters else (0.6 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
         calls = 10 + 2 * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
         seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
         results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize

@@ -42,6 +42,11 @@ class Pattern(NamedTuple):
     before: int
 
     @property
+    def used(self) -> list[int]:
+        """The phases that are read: of a long stride, few are."""
+        return sorted({phase for phase, _ in self.reads})
+
+    @property
     def low(self) -> int:
         """The first position."""
         return min(kind.low for kind in self.kinds)
@@ -107,12 +112,13 @@ def patterns(line: Line, transposed: bool) -> list[Pattern]:
     for tap in reversed(range(taps)):
         readers.setdefault(tap * dilation % stride, []).append(tap)
     alike: dict[tuple[tuple[int, int], ...], list[Kind]] = {}
-    for phase in range(stride):  # of the padded target
+    for phase, used in sorted(readers.items()):  # of the padded target
         low, high = -((phase - before) // stride), -((phase - before - size) // stride)
         if low < high:
-            used = readers.get(phase, [])
             reads = tuple((0, (phase - tap * dilation) // stride) for tap in used)
             alike.setdefault(reads, []).append(Kind(low, high, phase - before, stride, tuple(used)))
+    if sum(map(len, alike.values())) < min(size, stride):  # there are results in other phases, which read nothing
+        alike[()] = []
     return [Pattern(reads, tuple(kinds), outputs, 1, 0).without_idle_reads() for reads, kinds in alike.items()]
 
 

@@ -44,9 +44,12 @@ class SeparableEngine:
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Refuse kernels that are no outer product up to rounding."""
-        residual, limit = _residual(kernel), _RESIDUAL * float(np.finfo(kernel.dtype).eps)
+        with np.errstate(over="ignore", invalid="ignore"):  # then what is left is not finite either
+            residual, limit = _residual(kernel), _RESIDUAL * float(np.finfo(kernel.dtype).eps)
         if residual <= limit:
             return None
+        if not np.isfinite(residual):
+            return "the kernel is no outer product of vectors: it has values that are not finite, or too large for that"
         return f"the kernel is no outer product of vectors: {residual:.2g} of it is left, more than {limit:.2g}"
 
     def estimate(
@@ -173,8 +176,9 @@ def _residual(kernel: Array) -> float:
     outer = peak
     for vector in vectors:
         outer = outer[..., None] * vector.reshape(len(vector), *(1,) * (outer.ndim - 1), -1)
-    rest = np.abs(kernel.reshape(len(kernel), -1) - outer.reshape(len(kernel), -1)).sum(axis=1)
-    total = np.abs(kernel).reshape(len(kernel), -1).sum(axis=1)
+    whole, scale = kernel.reshape(len(kernel), -1), np.where(peak == 0, 1, np.abs(peak))  # so that no sum overflows
+    rest = (np.abs(whole - outer.reshape(whole.shape)) / scale).sum(axis=1)
+    total = (np.abs(whole) / scale).sum(axis=1)
     return float(np.max(rest / np.where(total == 0, 1, total)))
 
 

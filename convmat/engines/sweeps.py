@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.axis import IntArray
 from convmat.engines.patterns import Line, Pattern, banded, patterns
+from convmat.relation import IntArray
 
 PACKED = 1 << 19  # bytes of a strip's packed copy, for about half of a second-level cache
 _SHARES = 4  # tasks for each worker, so that they end at about the same time
@@ -125,9 +125,10 @@ class _Builder:
         self.axes = axes
         self.grid = [axis.extent for axis in axes]
         self.steps = _steps(self.grid)
-        steps = _steps([axis.phases for axis in axes])
+        steps = _steps([len(axis.used) for axis in axes])
         self.phase = _outer_sum(
-            [phase * step for phase, _ in axis.reads] for axis, step in zip(axes, steps, strict=True)
+            np.searchsorted(axis.used, [phase for phase, _ in axis.reads]) * step
+            for axis, step in zip(axes, steps, strict=True)
         )
         self.offset = _outer_sum(
             [(delta + axis.low - axis.start) * step for _, delta in axis.reads]
@@ -302,12 +303,12 @@ class _Builder:
         return shares, per_strip
 
     def _source_rows(self) -> IntArray:
-        """Return where the rows of a plane begin in a channel, or −1, for each phase of all axes but the last."""
+        """Return where the rows of a plane begin in a channel, or −1, for each phase used of all axes but the last."""
         steps = _steps([axis.size for axis in self.axes])
         table = _outer_table(
             [
                 np.where((source >= 0) & (source < axis.size), source * step * self.fit.parts, _NONE)
-                for phase in range(axis.phases)
+                for phase in axis.used
                 for source in [np.arange(axis.start, axis.start + axis.extent) * axis.phases + phase - axis.before]
             ]
             for axis, step in zip(self.axes[:-1], steps, strict=False)
@@ -327,10 +328,10 @@ class _Builder:
         ends = np.cumsum(sizes)
         place = np.empty_like(self.offset)
         place[order] = (ends - sizes)[piece] + offset - start[piece]
-        inside = np.array([last.inside(number) for number in range(last.phases)])
-        column = phase[new] % last.phases
-        base = (last.start * last.phases + column - last.before) * parts
-        one = np.stack([base, phase[new] // last.phases, *inside[column].T, start, extra, ends - sizes], axis=1)
+        row, column = np.divmod(phase[new], len(last.used))
+        base = (last.start * last.phases + np.array(last.used)[column] - last.before) * parts
+        inside = np.array([last.inside(number) for number in last.used])[column]
+        one = np.stack([base, row, *inside.T, start, extra, ends - sizes], axis=1)
         copies = np.arange(self.sources * parts)[:, None]  # channels, and parts of their elements
         pieces = np.tile(one, (len(copies), 1)).reshape(len(copies), *one.shape)
         channel = prod(axis.size for axis in self.axes) * parts
