@@ -53,7 +53,7 @@ class _Pairs:
     param_names = ["case", "way"]
     rounds = 1
     repeat = (2, 400, 0.4)  # samples, each of one call
-    warmup_time = 0.05
+    warmup_time = 0.6  # the first calls for much memory find none that the system has not to map and to clear
     timeout = 60.0
 
 

@@ -28,7 +28,7 @@ class Strands(NamedTuple):
     counts : int64 array (strands, rows)
         How many nonzeros each progression has.
     columns, taps : int64 array (strands, rows)
-        The first of them, by ascending column; from the number of taps on, taps are sums: see `Axis.clamped_sums`.
+        The first of them, by ascending column; from the number of taps on, taps are sums: see `Relation.clamped_sums`.
     step : int
         From one column to the next.
     tap_steps : int64 array (strands, 1)
@@ -182,7 +182,7 @@ class Relation:
         Returns
         -------
         merged, starts : int64 array
-            As in :class:`Table`: 0, 1; 0, 1, 2; and so on.
+            Taps, one sum after the other: 0, 1; 0, 1, 2; and so on; and where each sum begins.
         """
         first, last = self._most_clamped
         sizes = np.r_[2 : first + 1, 2 : last + 1]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import cases
+from benchmarks import cases, timing
 from benchmarks.build import main
-from benchmarks.builders import PEERS, coo_by_axes, coo_masked, filler, kron_sum
+from benchmarks.builders import PEERS, afresh, coo_by_axes, coo_masked, filler, kron_sum
 from benchmarks.cases import Case
 from benchmarks.contest import QUICK, Contest, Single, foresee, geometric_mean, run_alone
 from benchmarks.figure import draw
@@ -23,6 +23,7 @@ from benchmarks.peers import main as compare
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere, interleave, ratio
 from benchmarks.workloads import WORKLOADS, Product, Workload, products
+from convmat import pattern
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 
@@ -127,7 +128,24 @@ def test_ratio_is_that_of_the_median_round():
 
 def test_other_processes_are_counted_or_unknown():
     cores = Elsewhere().cores()
-    assert cores is None or cores >= 0
+    assert (cores is not None) == Path("/proc/stat").is_file()
+
+
+def test_seconds_of_others_are_shared_by_the_time_that_passed(monkeypatch):
+    clock, busy = iter([10.0, 14.0]), iter([100.0, 106.0])
+    monkeypatch.setattr(timing, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(Elsewhere, "_seconds", staticmethod(lambda: next(busy)))
+    assert Elsewhere().cores() == 1.5
+
+
+def test_a_first_build_lists_the_pattern(monkeypatch):
+    listed = []
+    original = pattern._Lister.patterns
+    monkeypatch.setattr(pattern._Lister, "patterns", lambda self: listed.append(self) or original(self))
+    build = cases.SMALL[0].builder()
+    for call, expected in ((afresh(build), 1), (build, 1), (afresh(build), 2)):
+        call()
+        assert len(listed) == expected
 
 
 def test_summary_names_what_is_missed(capsys):

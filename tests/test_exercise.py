@@ -98,7 +98,6 @@ def test_counts_are_those_of_the_arrays():
     columns = 4 * 9 * 81
     assert work["im2col"] == Work(2 * columns * 4, 16 * columns + vectors, 8 * columns)
     assert work["loops"].flops == work["compiled"].flops == work["auto"].flops == W.flops
-    assert work["fft"].flops > 0
     single = replace(case, dtype="float32")
     assert WAYS["csr"].work(single).memory == nbytes - 4 * stored.nnz
 
@@ -154,7 +153,6 @@ def test_comparison_holds_every_way_or_its_refusal():
         assert set(found) | {way for name, way in comparison.refusals if name == case.name} == set(WAYS)
         for timing in found.values():
             assert min(timing.build, timing.product, timing.transposed) > 0
-            assert timing.rate == timing.work.flops / timing.product
     assert ("large", "loops") in comparison.refusals
     assert ("large", "dense") not in comparison.refusals
 
@@ -197,7 +195,7 @@ def test_a_slow_matrix_is_called_slow():
         "faster, 3.0 times." in said
     )
     assert 'convmat with engine="auto" is the fastest, or within 10% of it, in all 12 convolutions measured.' in said
-    assert "Building W takes as long as 5.0 products with it." in said
+    assert "Building W, its pattern being known, takes as long as 5.0 products with it." in said
     assert "PyTorch takes 5.0 times as long as the fastest." in said
     assert "Transposed convolution, as a product with Wᵀ: in all 12 convolutions measured another way is faster" in said
 

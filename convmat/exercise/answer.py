@@ -13,7 +13,7 @@ from statistics import median
 from convmat.exercise.cases import Case
 from convmat.exercise.measure import Comparison, Timing
 from convmat.exercise.tables import fold
-from convmat.exercise.ways import LIBRARIES, WAYS
+from convmat.exercise.ways import WAYS
 from convmat.units import scaled
 
 QUESTION = "Is it efficient to use matrix multiplication to implement convolutions? Why?"
@@ -141,7 +141,7 @@ def building(comparison: Comparison) -> list[str]:
     if not stored:
         return []
     builds = [t.build / t.product for t in stored if t.build is not None]
-    sentences = [f"Building W takes as long as {_range(builds, unit='products with it')}."]
+    sentences = [f"Building W, its pattern being known, takes as long as {_range(builds, unit='products with it')}."]
     anew = [
         (each, other) for each in _timings(comparison, "csr anew") if (other := comparison.find(each.case.name, "csr"))
     ]
@@ -337,11 +337,6 @@ def crossover(comparison: Comparison, rival: str) -> int | None:
     timings = {k: comparison.of(case) for k, case in _kernel_ladder(comparison).items()}
     shared = [k for k, found in timings.items() if rival in found and "fft" in found]
     return _first_win(shared, lambda k: timings[k][rival].product > timings[k]["fft"].product)
-
-
-def plain_fastest(comparison: Comparison, case: Case) -> Timing:
-    """Return the fastest among the ways that are one method each."""
-    return min((t for t in comparison.of(case).values() if t.way not in LIBRARIES), key=lambda t: t.product)
 
 
 def _kernel_ladder(comparison: Comparison) -> dict[int, Case]:

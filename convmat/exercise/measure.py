@@ -46,7 +46,7 @@ class Ceilings:
         return Ceilings(max(self.copy, other.copy), max(self.cached, other.cached), max(self.gemm, other.gemm))
 
     def bound(self, work: Work) -> float:
-        """Return the seconds below which a product cannot be, with its arrays in memory: the roofline."""
+        """Return the seconds of a product, its arrays in memory, at the rates of copying and BLAS: the roofline."""
         return max(work.bytes / self.copy, work.flops / self.gemm)
 
 

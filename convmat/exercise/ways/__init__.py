@@ -12,7 +12,7 @@ from convmat.exercise.ways.libraries import Auto, Torch
 from convmat.exercise.ways.matrices import STORED, DenseMatrix, Im2col, RebuiltMatrix
 from convmat.exercise.ways.spectra import Spectra
 
-__all__ = ["LIBRARIES", "WAYS", "Ready", "Way", "Work"]
+__all__ = ["WAYS", "Ready", "Way", "Work"]
 
 WAYS: dict[str, Way] = {
     way.name: way
@@ -20,4 +20,3 @@ WAYS: dict[str, Way] = {
         Loops(), CompiledLoops(), DenseMatrix(), STORED, RebuiltMatrix(), Im2col(), Spectra(), Auto(), Torch()
     )
 }  # fmt: skip
-LIBRARIES = ("auto", "torch")  # these choose among methods; the others are one method each
