@@ -36,8 +36,8 @@ class Library:
         return find_spec(self.package) is not None
 
 
-def torch_product(product: Product) -> Call | None:
-    """Return PyTorch's convolution, or transposed convolution with the output padding that restores the size."""
+def torch_convolution(product: Product) -> Callable[..., Any] | None:
+    """Return PyTorch's function of tensors of images and kernel, with the output padding that restores the size."""
     import torch
 
     axes = product.geometry.axes
@@ -55,12 +55,21 @@ def torch_product(product: Product) -> Call | None:
             for axis in axes
         )
     name = "conv_transpose" if product.transposed else "conv"
-    function = getattr(torch.nn.functional, f"{name}{len(axes)}d")
+    return partial(getattr(torch.nn.functional, f"{name}{len(axes)}d"), **options)
+
+
+def torch_product(product: Product) -> Call | None:
+    """Return PyTorch's convolution, or transposed convolution."""
+    import torch
+
+    function = torch_convolution(product)
+    if function is None:
+        return None
     images, kernel = torch.from_numpy(product.images), torch.from_numpy(product.kernel)
 
     def call() -> Array:
         with torch.no_grad():
-            return function(images, kernel, **options).numpy()  # type: ignore[no-any-return]
+            return function(images, kernel).numpy()  # type: ignore[no-any-return]
 
     return call
 

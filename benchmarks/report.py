@@ -79,6 +79,7 @@ class Report:
         """Write everything as JSON."""
         checks = [{**asdict(check), "met": check.met} for check in self.checks]
         content = {"machine": self.machine, "elsewhere": self.elsewhere, "rows": self.rows, "checks": checks}
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _line(self, words: Sequence[str]) -> str:

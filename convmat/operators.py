@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ class HostProducts(Products):
 
     arrays = np
     engines = ENGINES
+    used: ClassVar[set[str]] = set()
 
     def _describe_machine(self) -> Machine:
         return Machine(workers=count_workers(self.workers), memory=memory_limit())

@@ -46,7 +46,7 @@ class Products(ABC):
     arrays: ModuleType  # NumPy, or what has its names
     engines: Mapping[str, Engine]
     place: str = ""  # where the arrays are, for messages
-    used: ClassVar[set[str]] = set()  # engines that this process has computed with: what they load, it has
+    used: ClassVar[set[str]]  # engines that this process has computed with: what they load, it has
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ def test_the_benchmark_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu, "_BLOCK", 1000)
     monkeypatch.setattr(gpu, "_TURN", 1e-6)
     monkeypatch.setattr(gpu, "missing", lambda: None)
-    file = tmp_path / "device.json"
+    file = tmp_path / "new" / "device.json"
     with importable():
         assert gpu.main(["--quick", "--json", str(file)]) == 0
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]

@@ -5,8 +5,8 @@ import pytest
 
 from convmat import Convolution, ConvolutionGeometry
 from convmat.engines import ENGINES, Cost, Machine, taps, winograd
+from convmat.operators import HostProducts
 from convmat.planner import plan
-from convmat.products import Products
 
 MACHINE = Machine(workers=2, loading=0)
 PLAIN = {name: ENGINES[name] for name in ("gemm", "fft", "csr")}  # what NumPy and SciPy alone can do
@@ -91,7 +91,7 @@ def test_auto_chooses_anew_once_another_operator_has_loaded_compiled_code(monkey
     seconds = {"loading": 1e3}
     for module in (taps, winograd):
         monkeypatch.setattr(module, "seconds_to_load", lambda *_: seconds["loading"])
-    monkeypatch.setattr(Products, "used", set())
+    monkeypatch.setattr(HostProducts, "used", set())
 
     def used_by(operator):
         before = set(operator._products._bound)

@@ -1,8 +1,9 @@
 // What CuPy has no function for: writing W or its transpose, and products of few channels without storing either.
 //
 // Compiled at run time for the value in use (VALUE: float, double, Complex<float>, Complex<double>), for the integer that
-// counts nonzeros (INDEX) and for the number of axes (AXES). All integers of a convolution come in one array, `plan`,
-// which tables.py lays out; a kernel takes pointers and nothing else.
+// counts nonzeros (INDEX) and for the number of axes (AXES). All integers of a convolution come in one array, `plan`:
+// tables.py lays out that of a matrix, of the parts of rows that parts.py finds, and engines/direct.py that of products.
+// A kernel takes pointers and nothing else.
 
 typedef long long Big;
 

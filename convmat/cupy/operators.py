@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import cupy
 from cupyx.scipy.sparse.linalg import LinearOperator
 
 import convmat.operators as host
-from convmat.cupy.arrays import Array, as_array, as_kernel, check_out
+from convmat.cupy.arrays import Array, as_array, as_kernel, check_inexact, check_out
 from convmat.cupy.assembly import assemble_as
 from convmat.cupy.device import Device, describe
 from convmat.cupy.engines import ENGINES
@@ -26,6 +26,7 @@ class DeviceProducts(Products):
     arrays = cupy
     engines = ENGINES
     place = " on the device"
+    used: ClassVar[set[str]] = set()
 
     def _describe_machine(self) -> Device:
         return describe(self.kernel.device.id)
@@ -312,8 +313,9 @@ class TransposedConvolution(_ConvolutionOperator):
 
 def from_host(operator: OperatorBase) -> Any:
     """Return an operator of `convmat` as one of the device, its kernel copied there."""
-    kernel = as_kernel(cupy.asarray(operator._products.kernel), "")
-    return _moved(operator, _ConvolutionOperator, DeviceProducts, kernel)
+    kernel = operator._products.kernel
+    check_inexact("kernel", kernel.dtype)  # before it is copied
+    return _moved(operator, _ConvolutionOperator, DeviceProducts, cupy.asarray(kernel))
 
 
 def _moved(operator: OperatorBase, family: type[OperatorBase], products: type[Products], kernel: Any) -> Any:

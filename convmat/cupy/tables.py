@@ -72,11 +72,11 @@ class MatrixTables:
         self._start, self._begin = start, self._entries_before(start)
         self.shape = (stop - start, columns)
         self.nnz = self._entries_before(stop) - self._begin
-        parts = list(_lines(start, stop, self.axes[-1].rows(transposed)))
+        stretches = list(_lines(start, stop, self.axes[-1].rows(transposed)))
         leading = [_Rows(axis, transposed, 0, axis.rows(transposed)) for axis in self.axes[:-1]]
         self._width = self._inner * prod(rows.longest for rows in leading)  # nonzeros for one of a row of the last axis
         trailing: list[_Rows] = []
-        for _, span in parts:
+        for _, span in stretches:
             known = sum(len(rows.sums[1]) for rows in trailing)
             trailing.append(_Rows(self.axes[-1], transposed, *span, known, max(1, _JOB // max(1, self._width))))
         self.sums = [rows.sums for rows in leading]
@@ -88,7 +88,7 @@ class MatrixTables:
         slots = [axis.taps + len(starts) for axis, (_, starts) in zip(self.axes, self.sums, strict=True)]
         self._columns, self._slots = _strides(between), _strides(slots)
         self.launches = [
-            self._launch(lines, [*leading, rows]) for (lines, _), rows in zip(parts, trailing, strict=True)
+            self._launch(lines, [*leading, rows]) for (lines, _), rows in zip(stretches, trailing, strict=True)
         ]
 
     def _entries_before(self, row: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from convmat.axis import Axis
 from convmat.cupy.arrays import Array
 from convmat.cupy.device import arithmetic
-from convmat.cupy.engines.dual import dual_axes, dual_kernel
+from convmat.cupy.engines.dual import dual_axes, dual_kernel, has_dual
 from convmat.cupy.joined import joined
 from convmat.cupy.kernels import definitions, function, launch_planes
 from convmat.engines.base import Cost, Machine
@@ -42,7 +42,7 @@ class DirectEngine:
     ) -> Cost:
         """Count one pass over input and output, and arithmetic at what loads from a cache leave of it."""
         flops, moved = float(batch * geometry.flops), float(batch * sum(geometry.shape) * dtype.itemsize)
-        strided = transposed and set(geometry.stride) != {1}
+        strided = transposed and not has_dual(geometry)
         rate = arithmetic(machine, dtype) * (0.04 if strided else 0.2)
         seconds = max(flops / rate, moved / (0.7 * machine.bandwidth)) + machine.call
         return Cost(flops, moved, seconds, 0.0, 0.0)
@@ -61,7 +61,7 @@ class DirectPlans:
 
     def __init__(self, geometry: ConvolutionGeometry) -> None:
         self.geometry = geometry
-        self.turned = set(geometry.stride) == {1}  # the transpose is done as the convolution that it is
+        self.turned = has_dual(geometry)  # the transpose is done as the convolution that it is
         self._plans: dict[tuple[bool, int], Array] = {}
 
     def axes(self, transposed: bool) -> list[Axis]:

@@ -8,6 +8,11 @@ from convmat.dtypes import flip_spatial
 from convmat.geometry import ConvolutionGeometry
 
 
+def has_dual(geometry: ConvolutionGeometry) -> bool:
+    """Return whether Vᵀ is a convolution: with stride 1 on all axes."""
+    return set(geometry.stride) == {1}
+
+
 def dual_axes(geometry: ConvolutionGeometry) -> tuple[Axis, ...]:
     """Return the axes of the convolution that Vᵀ is; `before` may be negative where padding exceeds the kernel's reach."""
     return tuple(

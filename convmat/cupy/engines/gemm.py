@@ -13,7 +13,7 @@ import numpy as np
 
 from convmat.cupy.arrays import Array
 from convmat.cupy.device import arithmetic
-from convmat.cupy.engines.dual import dual_axes, dual_kernel
+from convmat.cupy.engines.dual import dual_axes, dual_kernel, has_dual
 from convmat.engines.base import Cost, Machine
 from convmat.geometry import ConvolutionGeometry
 
@@ -39,12 +39,12 @@ class GemmEngine:
         """Count the copy of every tap, written and read once in a cache, and the arithmetic."""
         results = geometry.spatial_output
         rows = geometry.out_channels // geometry.groups
-        if transposed and set(geometry.stride) == {1}:  # done as a convolution, of the output
+        if transposed and has_dual(geometry):  # done as a convolution, of the output
             results, rows = geometry.spatial_input, geometry.in_channels // geometry.groups
         taps = geometry.in_channels * geometry.out_channels // geometry.groups // rows * prod(geometry.spatial_kernel)
         flops = 2.0 * batch * prod(results) * taps * rows
         columns = float(batch * prod(results) * taps * dtype.itemsize)
-        strided = transposed and set(geometry.stride) != {1}
+        strided = transposed and not has_dual(geometry)
         blocks = -(-int(columns) // _BLOCK) * (prod(geometry.spatial_kernel) + 1 if strided else 2)
         moving = (3 if strided else 0.8) * columns / machine.bandwidth
         arrays = 3 * batch * sum(geometry.shape) * dtype.itemsize / machine.bandwidth  # padding copies too
@@ -127,7 +127,7 @@ class GemmProducts:
         self._groups = geometry.groups
         self._layer = _Layer(self._matrix(kernel), *options, geometry.spatial_output)
         self._dual: _Layer | None = None
-        if set(geometry.stride) == {1}:
+        if has_dual(geometry):
             axes = dual_axes(geometry)
             self._before = tuple(axis.before for axis in axes)
             self._padded = tuple(axis.outputs + axis.reach for axis in axes)
