@@ -98,6 +98,13 @@ SPECIAL = {
     "transposed, outputs left out": ConvolutionGeometry.of_transposed(
         (3, 4, 3, 3), (3, 6, 7), stride=2, padding=1, dilation=3, output_padding=2
     ),
+    "reads as many as there are, after padding": ConvolutionGeometry((2,), (300,), padding="same", dilation=599),
+    "the same of the last of two axes": ConvolutionGeometry(
+        (8, 8, 1, 3), (8, 12, 256), padding=((0, 0), (20, 120)), dilation=(1, 140)
+    ),
+    "transposed, as many as there are, after padding": ConvolutionGeometry.of_transposed(
+        (3,), (32,), dilation=3, padding=1, output_padding=2
+    ),
     "transposed, some read by nothing": ConvolutionGeometry.of_transposed(
         (2, 3, 2), (2, 9), stride=4, output_padding=3
     ),

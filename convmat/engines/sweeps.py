@@ -276,9 +276,13 @@ class _Builder:
         return np.ascontiguousarray(np.stack([positions, np.where(whole, target + base + column, -1)], axis=1))
 
     def _is_direct(self, width: int, blocks: int) -> bool:
-        """Whether the source is read in place: its planes need no padding, no tile ends after the last, and it is near."""
+        """Whether the source is read in place: planes are the source itself, no tile ends after the last, and it is near.
+
+        A plane begins `before` coordinates ahead of the source. It is the source itself where the coordinates that are
+        read begin where this padding ends, and are as many as the source has.
+        """
         as_it_is = self.fit.parts == 1 and all(
-            axis.phases == 1 and axis.start == 0 and axis.extent == axis.size for axis in self.axes
+            axis.phases == 1 and axis.start == axis.before and axis.extent == axis.size for axis in self.axes
         )
         near = self.sources * prod(self.grid) * self.fit.itemsize <= PACKED or blocks == 1
         return as_it_is and near and self._run_length(self._runs(width)[0]) >= width
