@@ -15,6 +15,7 @@ from convmat.geometry import ConvolutionGeometry
 from convmat.options import integer
 from convmat.planner import Explanation
 from convmat.products import Array, Products
+from convmat.quiet import quietly
 
 
 class OperatorBase(ABC):
@@ -118,7 +119,7 @@ class OperatorBase(ABC):
         x = self._products.arrays.ascontiguousarray(x, dtype)
         leading = (prod(batch), *self._channels)
         images, results = x.reshape(*leading, *self._input_shape), out.reshape(*leading, *self._output_shape)
-        self._products.multiply(self._transposed, images, results)
+        quietly(self._products.multiply, self._transposed, images, results)
         return out
 
     def _rmatvec(self, x: Array) -> Array:

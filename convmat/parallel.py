@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import operator
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property
-from importlib.util import find_spec
+from functools import cache
+from math import ceil
+from queue import SimpleQueue
 from threading import Lock
 from typing import Any
+
+from convmat.forks import new_lock, undisturbed
+from convmat.quiet import quietly
+
+_SOON = 0.1  # seconds, as people see it
 
 
 def available_cpus() -> int:
@@ -56,38 +62,242 @@ def count_workers(workers: int | None) -> int:
     return number if number > 0 else number + 1 + cpus
 
 
-def run_blocks(function: Callable[..., object], blocks: Sequence[tuple[object, ...]], workers: int) -> None:
+def count_blocks(tasks: int, workers: int, each: int, seconds: float) -> int:
+    """Return into how many blocks equal tasks are divided.
+
+    Parameters
+    ----------
+    tasks, workers : int
+        How many tasks and threads there are.
+    each : int
+        Blocks for each of several threads, so that they end at about the same time.
+    seconds : float
+        About the time that one thread takes for all tasks.
+
+    Returns
+    -------
+    int
+        At most as many as tasks. A block takes `_SOON` seconds at most, if a task does: an interrupt waits for its end.
+    """
+    return min(tasks, max(each * workers if workers > 1 else 1, ceil(seconds / _SOON)))
+
+
+def run_blocks(
+    function: Callable[..., object],
+    blocks: Sequence[tuple[object, ...]],
+    workers: int,
+    single_threaded_blas: bool = False,
+) -> None:
     """Call `function` on each tuple of arguments, the calling thread and up to `workers` − 1 others sharing them.
 
-    The function has to release the GIL for most of its time, and must not call this one.
+    Whatever ends this call, an interrupt of the caller included, no other thread is in `function` any more then. After an
+    error no further block is begun. Where threads cannot be had, the caller does the work alone.
+
+    Parameters
+    ----------
+    function : callable
+        It has to release the GIL for most of its time, and must not call this one. It has to hold all memory that it
+        writes to by its address: an array among its arguments does.
+    blocks : sequence of tuple
+        The arguments of each call.
+    workers : int
+        Number of threads.
+    single_threaded_blas : bool
+        Whether BLAS is held at one thread meanwhile.
     """
-    if len(blocks) == 1 or workers == 1:
+    if (len(blocks) == 1 or workers == 1) and not single_threaded_blas:
         for block in blocks:
             function(*block)
         return
-    queue = iter(blocks)  # next() on an iterator of a list is atomic
+    job = _Job(function, blocks, single_threaded_blas)
+    try:
+        job.start(min(workers, len(blocks)) - 1)
+        job.work()
+    finally:
+        # An interrupt may come at any call, return or backward jump of Python, also in here: so end the job until it has
+        # ended. Only one that comes exactly between two attempts escapes, and even then the other threads end by themselves,
+        # and what they write to is theirs.
+        interrupt = None
+        while not job.ended:
+            try:
+                job.end()
+            except BaseException as error:  # noqa: BLE001
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+    job.raise_error()
 
-    def work() -> None:
-        for block in queue:
+
+class _Job:
+    """Blocks that the calling thread shares with helpers.
+
+    The locks are C's own, so that no interrupt comes between one's being acquired and the block that it guards.
+    """
+
+    def __init__(self, function: Callable[..., object], blocks: Sequence[tuple[object, ...]], blas: bool) -> None:
+        self._work: tuple[Callable[..., object], Any] | None = function, iter(blocks)  # whose next() is atomic
+        self._lock, self._helpers = Lock(), 0
+        self._busy = Lock()  # held while there is a helper at work
+        self._stopped, self._blas = False, blas
+        self._error: BaseException | None = None
+        self.ended = False
+
+    def start(self, helpers: int) -> None:
+        """Ask for helpers."""
+        if self._blas:
+            blas_threads.hold(self)
+        _helpers().ask(self, helpers)
+
+    def work(self) -> None:
+        """Do blocks until there are no more, or the job is stopped."""
+        work = self._work
+        if work is None:
+            return
+        function, blocks = work
+        for block in blocks:
+            if self._stopped:
+                return
             function(*block)
 
-    helpers = _helpers().start(work, min(workers, len(blocks)) - 1, workers - 1)
-    try:
-        work()
-    finally:
-        for helper in helpers:
-            if not helper.cancel():  # one that has not begun has nothing left to do
-                helper.result()
+    def help(self) -> None:
+        """Do blocks in another thread, unless the job has been stopped before it begins."""
+        with self._lock:
+            if self._stopped:
+                return
+            if not self._helpers:
+                self._busy.acquire()  # at once: the caller waits for it only after it has stopped the job
+            self._helpers += 1
+        try:
+            quietly(self.work)
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            self._error, self._stopped = error, True
+        finally:
+            with self._lock:
+                self._helpers -= 1
+                if not self._helpers:
+                    self._busy.release()
+
+    def end(self) -> None:
+        """Stop the job, and wait for the blocks that helpers have begun. May be called again after an interrupt."""
+        with self._lock:
+            self._stopped = True
+        with self._busy:
+            pass
+        if self._blas:
+            blas_threads.release(self)
+        self._work = None  # a helper that comes too late must not keep arrays in memory
+        self.ended = True
+
+    def raise_error(self) -> None:
+        """Raise what was raised in a helper."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # it refers to this frame
+
+
+class _BLASThreads:
+    """Holds BLAS at one thread while any job needs that.
+
+    The number is the process', so that the first job in sets it and the last one out sets it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._jobs: set[_Job] = set()
+        self._libraries: list[Any] | None = None
+        self._usual: list[tuple[Any, int]] = []  # what to set back, from before the first number is changed
+
+    def hold(self, job: _Job) -> None:
+        """Set BLAS to one thread until the job is released."""
+        with self._lock:
+            if self._libraries is None:
+                self._libraries = _blas_libraries()
+            self._jobs.add(job)
+            if not self._usual:
+                self._usual = [(library, library.get_num_threads()) for library in self._libraries]
+            for library, _ in self._usual:
+                library.set_num_threads(1)
+
+    def release(self, job: _Job) -> None:
+        """Forget a job, and set BLAS back after the last. May be called again after an interrupt."""
+        with self._lock:
+            self._jobs.discard(job)
+            if not self._jobs:
+                for library, threads in self._usual:
+                    library.set_num_threads(threads)
+                self._usual = []
+
+    def start_child(self) -> None:
+        """Set BLAS back in a forked child, which has none of the jobs."""
+        self._jobs.clear()
+        for library, threads in self._usual:
+            library.set_num_threads(threads)
+        self._usual = []
+
+
+def _blas_libraries() -> list[Any]:
+    with undisturbed():
+        from threadpoolctl import ThreadpoolController
+
+        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+blas_threads = _BLASThreads()
+
+
+class _Helpers:
+    """Threads for all jobs, as many as the one that asked for most; they never end, and keep no process from ending."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads = new_lock(), 0
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+
+    def ask(self, job: _Job, count: int) -> None:
+        """Offer a job to so many threads, or to as many as the system gives."""
+        with self._lock:
+            while self._threads < count:
+                try:
+                    # Not threading.Thread, whose start waits in Python code that an interrupt may leave half done.
+                    _thread.start_new_thread(_serve, (self._jobs,))
+                except (RuntimeError, MemoryError):  # no more threads, or Python is about to end
+                    break
+                self._threads += 1
+            count = min(count, self._threads)
+        for _ in range(count):
+            self._jobs.put(job)
+
+
+def _serve(jobs: SimpleQueue[_Job]) -> None:
+    while True:
+        jobs.get().help()
+
+
+@cache
+def _helpers() -> _Helpers:
+    return _Helpers()
+
+
+def _start_child() -> None:
+    _helpers.cache_clear()  # a forked child has none of its threads
+    blas_threads.start_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_child)
 
 
 class InOrder:
     """Calls functions one at a time, in the order of their numbers from 0, whatever thread comes with which one when.
 
-    None waits: a thread that comes too early, or while another one is calling, leaves its function to a later one.
+    No thread waits for another: one that comes too early, or while another one is calling, leaves its function to a later
+    one.
     """
 
     def __init__(self) -> None:
-        self._lock, self._next, self._busy = Lock(), 0, False
+        self._lock, self._next, self._busy = new_lock(), 0, False
         self._waiting: dict[int, Callable[[], object]] = {}
 
     def call(self, number: int, function: Callable[[], object]) -> None:
@@ -102,70 +312,3 @@ class InOrder:
             function()
             with self._lock:
                 self._next, self._busy = self._next + 1, False
-
-
-class BLASThreads:
-    """Holds BLAS at one thread while any thread is inside; with threadpoolctl, else it does nothing.
-
-    The limit is the process', so that the first one in sets it and the last one out takes it back.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = Lock(), 0
-        self._limit: Any = None
-
-    @cached_property
-    def available(self) -> bool:
-        """Whether BLAS can be held."""
-        return find_spec("threadpoolctl") is not None
-
-    @cached_property
-    def _controller(self) -> Any:
-        from threadpoolctl import ThreadpoolController
-
-        return ThreadpoolController()
-
-    def __enter__(self) -> None:
-        if self.available:
-            with self._lock:
-                if not self._inside:
-                    self._limit = self._controller.limit(limits=1, user_api="blas")
-                self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        if self.available:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._limit.restore_original_limits()
-
-
-single_threaded_blas = BLASThreads()
-
-
-class _Helpers:
-    """Threads for all calls, as many as the call that asked for most: a call that gets none does its work alone."""
-
-    def __init__(self) -> None:
-        self._lock, self._threads = Lock(), 0
-        self._executor: ThreadPoolExecutor | None = None
-
-    def start(self, function: Callable[[], None], count: int, threads: int) -> list[Future[None]]:
-        """Let so many threads call a function, out of `threads` at least that there are then."""
-        with self._lock:
-            executor = self._executor
-            if executor is None or threads > self._threads:
-                if executor is not None:
-                    executor.shutdown(wait=False)  # its threads end when they have done what was asked of them
-                executor = self._executor = ThreadPoolExecutor(threads, thread_name_prefix="convmat")
-                self._threads = threads
-            return [executor.submit(function) for _ in range(count)]
-
-
-@cache
-def _helpers() -> _Helpers:
-    return _Helpers()
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has the executor but none of its threads
-    os.register_at_fork(after_in_child=_helpers.cache_clear)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from threading import Lock
 from types import ModuleType
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
@@ -13,9 +12,11 @@ import numpy as np
 
 from convmat.dtypes import check_flip, flip_spatial
 from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
+from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
 from convmat.planner import Estimate, plan
+from convmat.quiet import quietly
 
 Array = Any  # of NumPy or CuPy
 
@@ -27,7 +28,7 @@ class Plans:
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, np.dtype[Any]], Any] = {}
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def get(self, name: str, dtype: np.dtype[Any], prepare: Callable[[], Any]) -> Any:
         """Return what an engine has prepared, from `prepare` if it is the first time."""
@@ -70,7 +71,7 @@ class Products(ABC):
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
-        self._lock = Lock()
+        self._lock = new_lock()
         if engine != "auto":
             self._check(engine)
         self.kernel = self._private(kernel)  # last: errors come before work
@@ -105,7 +106,7 @@ class Products(ABC):
         engine = self.engines[name]
         refusal = engine.refuses(self.engine_geometry(name), dtype)
         if refusal is None and isinstance(engine, SelectiveEngine):
-            refusal = engine.refuses_values(self._engine_kernel(dtype))
+            refusal = quietly(engine.refuses_values, self._engine_kernel(dtype))
         return refusal
 
     def engine_geometry(self, name: str) -> ConvolutionGeometry:

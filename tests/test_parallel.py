@@ -1,15 +1,23 @@
-"""Workers and the executor."""
+"""Workers, the threads that share blocks, and what an interrupt or a fork leaves behind."""
 
+import dis
+import gc
+import itertools
 import multiprocessing
 import os
+import sys
 import threading
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import pytest
 
-from convmat.parallel import InOrder, available_cpus, count_workers, run_blocks
+import convmat.forks
+from convmat import parallel
+from convmat.forks import new_lock, undisturbed
+from convmat.parallel import InOrder, available_cpus, count_blocks, count_workers, run_blocks
 
 
 def test_workers_count_as_in_scipy_fft():
@@ -52,19 +60,16 @@ def test_errors_come_back(workers):
         run_blocks(fail, [(1,), (2,), (3,)], workers)
 
 
-def live():
-    return sum(thread.name.startswith("convmat") for thread in threading.enumerate())
-
-
 def test_threads_are_as_many_as_one_call_asked_for():
-    before = live()
+    used = set()
     for workers in range(1, 41):
         barrier = threading.Barrier(workers, timeout=30)
-        run_blocks(barrier.wait, [()] * workers, workers)
-    deadline = monotonic() + 30
-    while live() > max(before, 39) and monotonic() < deadline:  # those that are left over end soon
-        sleep(0.01)
-    assert live() <= max(before, 39)
+        run_blocks(lambda: used.add(threading.get_ident()) or barrier.wait(), [()] * workers, workers)  # noqa: B023
+    assert len(used) <= max(40, before_this_test() + 1)
+
+
+def before_this_test():
+    return parallel._helpers()._threads
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -116,3 +121,282 @@ def test_in_order_calls_by_number(workers):
 
     run_blocks(work, [(number,) for number in range(40)][::-1], workers)
     assert called == list(range(40))
+
+
+def test_blocks_are_several_for_each_thread_and_soon_over():
+    assert count_blocks(tasks=1000, workers=1, each=4, seconds=0.01) == 1
+    assert count_blocks(tasks=1000, workers=3, each=4, seconds=0.01) == 12
+    assert count_blocks(tasks=1000, workers=1, each=4, seconds=5) == 50
+    assert count_blocks(tasks=7, workers=2, each=4, seconds=5) == 7
+
+
+class Work:
+    """Blocks that tell when they begin and end."""
+
+    def __init__(self, seconds=0.002):
+        self.begun, self.ended, self.seconds = [], [], seconds
+
+    def __call__(self, block):
+        self.begun.append(block)
+        sleep(self.seconds)
+        self.ended.append(block)
+
+    def assert_over(self):
+        """Check that no thread is inside, and none comes any more."""
+        assert sorted(self.begun) == sorted(self.ended)
+        begun = len(self.begun)
+        sleep(2 * self.seconds)
+        assert len(self.begun) == begun
+
+
+class Library:
+    """A BLAS, as threadpoolctl shows it."""
+
+    threads = 8
+
+    def get_num_threads(self):
+        return self.threads
+
+    def set_num_threads(self, threads):
+        self.threads = threads
+
+
+def interrupted(call, number):
+    """Make a call with an interrupt at the `number`-th place where Python looks for one; tell whether it came so far.
+
+    Python looks when a function begins, after a call, and when a loop goes back. Only code of this package counts.
+    """
+    left = itertools.count(number, -1)
+
+    def trace(frame, event, argument):
+        if (
+            not frame.f_code.co_filename.endswith(("parallel.py", "forks.py", "quiet.py"))
+            or "tests" in frame.f_code.co_filename
+        ):
+            return None
+        frame.f_trace_opcodes = True
+        previous = None
+
+        def inside(frame, event, argument):
+            nonlocal previous
+            if event == "opcode":
+                name = dis.opname[frame.f_code.co_code[previous]] if previous is not None else ""
+                previous = frame.f_lasti
+                if name.startswith("CALL") or name == "JUMP_BACKWARD":
+                    strike()
+            return inside
+
+        strike()
+        return inside
+
+    def strike():
+        if next(left) == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    usual = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(usual)
+    return False
+
+
+@pytest.mark.parametrize("blas", [False, True])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_after_an_interrupt_anywhere_nothing_is_left(workers, blas, monkeypatch):
+    libraries = [Library(), Library()]
+    monkeypatch.setattr(parallel.blas_threads, "_libraries", libraries)
+    for number in itertools.count():
+        work = Work()
+        came = interrupted(lambda: run_blocks(work, [(block,) for block in range(6)], workers, blas), number)  # noqa: B023
+        work.assert_over()
+        assert [library.threads for library in libraries] == [8, 8], number
+        assert not parallel.blas_threads._lock.locked()
+        assert not parallel._helpers()._lock.locked()
+        if not came:
+            break
+        after = Work(0)
+        run_blocks(after, [(block,) for block in range(20)], workers, blas)
+        assert sorted(after.ended) == list(range(20))
+    assert number > (10 if workers > 1 or blas else 0)
+    assert sorted(work.ended) == list(range(6))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit, ValueError])
+@pytest.mark.parametrize("helper", [False, True])
+def test_an_error_anywhere_stops_all_threads_soon(error, helper):
+    caller, work = threading.get_ident(), Work()
+    together = threading.Barrier(2, timeout=30)
+
+    def fail(block):
+        if block < 2:
+            together.wait()
+        work(block)
+        if (threading.get_ident() != caller) == helper:
+            raise error
+
+    with pytest.raises(error):
+        run_blocks(fail, [(block,) for block in range(1000)], 2)
+    work.assert_over()
+    assert len(work.begun) < 20
+
+
+def test_memory_is_held_by_whoever_writes_to_it():
+    """Even where a caller has left, as two interrupts in one moment might make it."""
+    inside, leave = threading.Event(), threading.Event()
+
+    class Memory:
+        pass
+
+    def work(memory):
+        inside.set()
+        leave.wait(30)
+
+    memory = Memory()
+    seen = weakref.ref(memory)
+    job = parallel._Job(work, [(memory,)], False)
+    parallel._helpers().ask(job, 1)
+    assert inside.wait(30)
+    del job, memory
+    gc.collect()
+    assert seen() is not None
+    leave.set()
+    deadline = monotonic() + 30
+    while seen() is not None and monotonic() < deadline:
+        sleep(0.01)
+    assert seen() is None
+
+
+def test_a_helper_that_comes_too_late_holds_nothing():
+    work = Work(0)
+    job = parallel._Job(work, [(0,)], False)
+    job.end()
+    job.help()
+    job.work()
+    assert work.begun == []
+    assert job._work is None
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_the_caller_goes_on_with_the_threads_that_there_are(threads, error, monkeypatch):
+    starts = itertools.count()
+
+    def start(*arguments):
+        if next(starts) >= threads:
+            raise error
+        return usual(*arguments)
+
+    usual = parallel._thread.start_new_thread
+    helpers = parallel._Helpers()
+    monkeypatch.setattr(parallel, "_helpers", lambda: helpers)
+    monkeypatch.setattr(parallel._thread, "start_new_thread", start)
+    for _ in range(3):
+        work = Work(0)
+        run_blocks(work, [(block,) for block in range(50)], 4)
+        assert sorted(work.ended) == list(range(50))
+    assert helpers._threads == threads
+    assert helpers._jobs.qsize() <= 3 * threads
+
+
+def test_blas_has_one_thread_inside_of_jobs_and_its_own_number_after_the_last(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
+    seen, inside, leave = [], threading.Event(), threading.Event()
+    other = threading.Thread(target=run_blocks, args=(lambda: inside.set() or leave.wait(30), [()], 1, True))
+    other.start()
+    assert inside.wait(30)
+    run_blocks(lambda: seen.append(library.threads), [()] * 3, 2, True)
+    assert seen == [1, 1, 1]
+    assert library.threads == 1  # for the other
+    leave.set()
+    other.join(30)
+    assert library.threads == 8
+
+
+fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+
+
+def forked(function):
+    """Return the exit code of a forked child that calls a function, which may take half a minute."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point
+        child = multiprocessing.get_context("fork").Process(target=function)
+        child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+    return child.exitcode
+
+
+def other_thread_in(context):
+    """Return an event that ends another thread, which is inside a context."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with context() if callable(context) else context:
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert inside.wait(30)
+    return leave, thread
+
+
+@fork
+def test_a_forked_child_has_all_locks_free():
+    lock = new_lock()
+    leave, thread = other_thread_in(lock)
+
+    def use():
+        assert lock.acquire(timeout=20)
+        with undisturbed():
+            all_blocks()
+
+    assert forked(use) == 0
+    assert lock.locked()  # here it is still the other thread's
+    leave.set()
+    thread.join(30)
+    assert not lock.locked()
+
+
+@fork
+def test_a_fork_waits_for_calls_that_must_not_be_disturbed():
+    leave, thread = other_thread_in(undisturbed)
+    threading.Timer(0.3, leave.set).start()
+
+    def check():
+        assert leave.is_set()
+        with undisturbed():
+            all_blocks()
+
+    assert forked(check) == 0
+    thread.join(30)
+    assert not convmat.forks._forking.locked()
+    with undisturbed(), undisturbed():  # as before
+        all_blocks()
+
+
+@fork
+def test_a_forked_child_has_blas_as_it_was(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
+    inside, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=run_blocks, args=(lambda: inside.set() or leave.wait(30), [()], 1, True))
+    other.start()
+    assert inside.wait(30)
+
+    def check():
+        assert library.threads == 8
+        run_blocks(lambda: None, [()] * 3, 2, True)
+        assert library.threads == 8
+
+    assert forked(check) == 0
+    leave.set()
+    other.join(30)
+    assert library.threads == 8

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from convmat.dtypes import Array
+from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class PerDirection(Generic[T]):
 
     def __init__(self) -> None:
         self._made: dict[bool, T] = {}
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def get(self, transposed: bool, make: Callable[[bool], T]) -> T:
         """Return what a direction needs, from `make` if it is the first time."""
@@ -103,6 +103,12 @@ class PerDirection(Generic[T]):
                 if transposed not in self._made:
                     self._made[transposed] = make(transposed)
         return self._made[transposed]
+
+
+def address(array: Array) -> int:
+    """Return where an array's first element lies; whoever uses that has to hold the array meanwhile."""
+    first: int = array.__array_interface__["data"][0]
+    return first
 
 
 class Scratch:

@@ -14,13 +14,14 @@ from scipy import sparse
 
 from convmat.assembly import assemble
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection, Scratch
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines.compiled import has_numba
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import run_blocks
+from convmat.parallel import count_blocks, run_blocks
 from convmat.relation import PADDING_MODES
 
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
+_SECONDS = 1e-9  # of a thread for a nonzero, about
 _CHUNKS = 4  # blocks for each thread, so that they end at about the same time
 _COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
 
@@ -79,7 +80,8 @@ class CSRProducts:
     def _build(self, transposed: bool) -> Callable[[Array, Array], None]:
         """Return what multiplies vectors (B, columns) by the matrix, into (B, rows)."""
         matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
-        pieces = max(1, min(_CHUNKS * self._workers, matrix.nnz // _SERIAL)) if self._workers > 1 else 1
+        tasks = max(1, matrix.nnz // _SERIAL)
+        pieces = count_blocks(tasks, self._workers, _CHUNKS, matrix.nnz * _SECONDS)
         cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
         multiply = _compiled_product if _is_compiled(matrix.nnz) else _scipy_product
@@ -130,13 +132,17 @@ def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) ->
     def multiply(x: Array, out: Array) -> None:
         groups = len(x) // GROUP
         grouped = scratch.take(groups * GROUP * columns)
+
         # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
-        vectors, neighbours, results = (array.__array_interface__["data"][0] for array in (x, grouped, out))
+        def interleave_columns(first: int, last: int) -> None:
+            interleave(first, last, data, address(x), address(grouped), columns, groups)
+
+        def multiply_block(first: int, last: int) -> None:
+            multiply_rows(first, last, *arrays, address(x), address(grouped), address(out), len(x), matrix.shape)
+
         if groups:
-            copies = [(*piece, data, vectors, neighbours, columns, groups) for piece in slices]
-            run_blocks(interleave, copies, workers)
-        blocks = [(*cut, *arrays, vectors, neighbours, results, len(x), matrix.shape) for cut in cuts]
-        run_blocks(multiply_rows, blocks, workers)
+            run_blocks(interleave_columns, slices, workers)
+        run_blocks(multiply_block, cuts, workers)
         scratch.give_back(grouped)
 
     return multiply

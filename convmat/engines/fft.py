@@ -22,8 +22,9 @@ import numpy as np
 from convmat.axis import Axis
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection
+from convmat.forks import undisturbed
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import InOrder, run_blocks, single_threaded_blas
+from convmat.parallel import InOrder, run_blocks
 
 Index = tuple[Any, ...]
 Block = tuple[int, ...]  # which array of a batch, and which tile on each axis
@@ -255,32 +256,42 @@ class FFTProducts:
         target = result.reshape(-1, count, groups, rows).transpose(2, 1, 0, 3)
 
         def multiply(some: slice) -> None:
-            np.matmul(given[:, some], spectrum[:, some], out=target[:, some])
+            with undisturbed():
+                np.matmul(given[:, some], spectrum[:, some], out=target[:, some])
 
-        # Where BLAS cannot be held at one thread, it has them all.
-        with single_threaded_blas:
-            self._share(multiply, count, threads if single_threaded_blas.available else 1)
+        self._share(multiply, count, threads, single_threaded_blas=True)
         return result
 
-    def _share(self, function: Callable[[slice], None], count: int, threads: int) -> None:
+    def _share(
+        self, function: Callable[[slice], None], count: int, threads: int, single_threaded_blas: bool = False
+    ) -> None:
         """Call a function for all of so many channels or frequencies, which threads share where there are many."""
         parts = min(count, threads) if self._plan.matrices else 1
         cuts = [count * part // parts for part in range(parts + 1)]
-        run_blocks(function, [(slice(*cut),) for cut in pairwise(cuts)], threads)
+        run_blocks(function, [(slice(*cut),) for cut in pairwise(cuts)], threads, single_threaded_blas)
 
     def _transform(self, x: Array, axes: tuple[int, ...], threads: int) -> Array:
-        import scipy.fft  # here, since it takes a tenth of the time to import this package
-
-        function: Any = scipy.fft.fftn if self._plan.dtype.kind == "c" else scipy.fft.rfftn
-        spectrum: Array = function(x, self._plan.lengths, axes, workers=threads)
-        return spectrum
+        forward = "fftn" if self._plan.dtype.kind == "c" else "rfftn"
+        return _call_scipy(forward, x, self._plan.lengths, axes, threads)
 
     def _inverse(self, spectrum: Array, threads: int) -> Array:
-        import scipy.fft
+        inverse = "ifftn" if self._plan.dtype.kind == "c" else "irfftn"
+        return _call_scipy(inverse, spectrum, self._plan.lengths, self._axes, threads)
 
-        function: Any = scipy.fft.ifftn if self._plan.dtype.kind == "c" else scipy.fft.irfftn
-        x: Array = function(spectrum, self._plan.lengths, self._axes, workers=threads)
-        return x
+
+def _call_scipy(name: str, x: Array, lengths: tuple[int, ...], axes: tuple[int, ...], threads: int) -> Array:
+    """Return one of SciPy's transforms."""
+    with undisturbed():  # SciPy guards its plans, and its threads, by locks that a forked child could not free
+        import scipy.fft  # here, since it takes a tenth of the time to import this package
+
+        function: Any = getattr(scipy.fft, name)
+        try:
+            result: Array = function(x, lengths, axes, workers=threads)
+        except RuntimeError:  # the system gives no more threads
+            if threads == 1:
+                raise
+            result = function(x, lengths, axes, workers=1)
+    return result
 
 
 def _pairs(geometry: ConvolutionGeometry) -> int:

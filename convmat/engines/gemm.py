@@ -10,7 +10,6 @@ added to the inputs that it read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -19,9 +18,10 @@ import numpy as np
 
 from convmat.dtypes import Array, flip_spatial
 from convmat.engines.base import Cost, Machine
+from convmat.forks import undisturbed
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import pad
-from convmat.parallel import run_blocks, single_threaded_blas
+from convmat.parallel import run_blocks
 
 Index = tuple[Any, ...]
 
@@ -104,25 +104,23 @@ class GemmProducts:
         self.mirrored_blocks.gather(bordered, out)
 
 
-@dataclass(frozen=True)
 class _Blocks:
-    """Products with V, and additions with Vᵀ, block by block."""
+    """Products with V, and additions with Vᵀ, block by block.
 
-    geometry: ConvolutionGeometry
-    kernel: Array  # (groups, C_out / groups, C_in / groups, *k)
-    workers: int
+    Attributes
+    ----------
+    matrix : array (groups, C_out / groups, C_in / groups · ∏ k)
+        The kernel as matrices.
+    ranges : list of (int, int)
+        The ranges of outputs of the first axis whose columns are computed at a time.
+    """
 
-    @cached_property
-    def matrix(self) -> Array:
-        """The kernel as matrices (groups, C_out / groups, C_in / groups · ∏ k)."""
-        return self.kernel.reshape(*self.kernel.shape[:2], -1)
-
-    @cached_property
-    def ranges(self) -> list[tuple[int, int]]:
-        """The ranges of outputs of the first axis whose columns are computed at a time."""
-        count, *others = self.geometry.spatial_output
-        lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * self.kernel.itemsize))
-        return [(first, min(first + lines, count)) for first in range(0, count, lines)]
+    def __init__(self, geometry: ConvolutionGeometry, kernel: Array, workers: int) -> None:
+        self.geometry, self.workers = geometry, workers
+        self.matrix = kernel.reshape(*kernel.shape[:2], -1)
+        count, *others = geometry.spatial_output
+        lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * kernel.itemsize))
+        self.ranges = [(first, min(first + lines, count)) for first in range(0, count, lines)]
 
     def gather(self, x: Array, out: Array) -> None:
         """Multiply the kernel by the columns that gather each output's taps."""
@@ -132,7 +130,7 @@ class _Blocks:
         out = out.reshape(len(x), groups, rows, *outputs)
         ranges = self.ranges
         # Where all outputs of a group are less than a block, several groups make one.
-        several = max(1, _BLOCK // (taps * prod(outputs) * self.kernel.itemsize)) if len(ranges) == 1 else 1
+        several = max(1, _BLOCK // (taps * prod(outputs) * self.matrix.itemsize)) if len(ranges) == 1 else 1
 
         def multiply(item: int, group: int, first: int, last: int) -> None:
             some = slice(group, group + several)
@@ -140,7 +138,9 @@ class _Blocks:
             gathered = windows[at]
             columns = gathered.reshape(len(gathered), taps, -1)  # copies, unless the kernel is a point
             view = out[item, some, :, first:last]
-            view[...] = np.matmul(self.matrix[some], columns).reshape(view.shape)
+            with undisturbed():
+                product = np.matmul(self.matrix[some], columns)
+            view[...] = product.reshape(view.shape)
 
         starts = range(0, groups, several)
         self._run(multiply, [(item, group, *lines) for item in range(len(x)) for group in starts for lines in ranges])
@@ -160,7 +160,9 @@ class _Blocks:
             # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
             part = kernel[:, low:high].reshape(groups, -1, rows)
             for first, last in self.ranges:
-                columns = np.matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
+                given = y[item, :, :, first:last].reshape(groups, rows, -1)
+                with undisturbed():
+                    columns = np.matmul(part, given)
                 columns = columns.reshape(groups, high - low, *lengths, last - first, *y.shape[4:])
                 for offset in offsets:
                     at: Index = (item, slice(None), slice(low, high), *offset, slice(first, last))
@@ -172,13 +174,9 @@ class _Blocks:
         self._run(multiply, [(item, *cut) for item in range(len(y)) for cut in pairwise(cuts)])
 
     def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:
-        """Share blocks among threads where BLAS can be held at one; else BLAS has the threads."""
-        large = self.kernel.size * prod(self.geometry.spatial_output) > _SERIAL
-        if large and single_threaded_blas.available:
-            with single_threaded_blas:
-                run_blocks(multiply, blocks, self.workers)
-        else:
-            run_blocks(multiply, blocks, 1)
+        """Share blocks among threads, each with a BLAS of one, where they are large."""
+        large = self.matrix.size * prod(self.geometry.spatial_output) > _SERIAL
+        run_blocks(multiply, blocks, self.workers if large else 1, single_threaded_blas=large)
 
     def _windows(self, x: Array) -> Array:
         """Return a view (B, groups, C_in / groups, *k, *outputs) of every tap of every output."""

@@ -44,8 +44,7 @@ class SeparableEngine:
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Refuse kernels that are no outer product up to rounding."""
-        with np.errstate(over="ignore", invalid="ignore"):  # then what is left is not finite either
-            residual, limit = _residual(kernel), _RESIDUAL * float(np.finfo(kernel.dtype).eps)
+        residual, limit = _residual(kernel), _RESIDUAL * float(np.finfo(kernel.dtype).eps)  # not finite after an overflow
         if residual <= limit:
             return None
         if not np.isfinite(residual):

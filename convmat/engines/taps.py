@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection, Scratch
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.engines.patterns import fold
 from convmat.engines.sweeps import PACKED, Fit, Sweep, sweeps
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import run_blocks
+from convmat.parallel import count_blocks, run_blocks
 
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
 _CHUNKS = 4  # calls of the compiled loop for each thread, so that they end at about the same time
@@ -156,19 +156,20 @@ class Direction:
         if self.missing:
             out.fill(0)
         workers = self.workers if self.work * batch > _SERIAL else 1
-        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
-        addresses = source.__array_interface__["data"][0], out.__array_interface__["data"][0]
         blocks: list[tuple[object, ...]] = []
         for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
             tasks = sweep.tasks * batch
-            chunks = min(tasks, _CHUNKS * workers) if workers > 1 else 1
-            arguments = (*addresses, tile, *sweep.tile[:2], packed), sweep.tables
+            chunks = count_blocks(tasks, workers, _CHUNKS, self.work * batch / len(self.sweeps))
+            arguments = source, out, (tile, *sweep.tile[:2], packed), sweep.tables
             blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)
 
-    def _run(self, start: int, stop: int, arguments: tuple[Any, ...], tables: tuple[Any, ...]) -> None:
+    def _run(
+        self, start: int, stop: int, source: Array, out: Array, tile: tuple[Any, ...], tables: tuple[Any, ...]
+    ) -> None:
         scratch = self._scratch.take(self._size)
-        self.run_tasks(start, stop, *arguments, scratch, *tables)
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        self.run_tasks(start, stop, address(source), address(out), *tile, scratch, *tables)
         self._scratch.give_back(scratch)
 
 

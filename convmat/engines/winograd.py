@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from convmat.dtypes import Array
-from convmat.engines.base import Cost, Machine, PerDirection, Scratch
+from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines.compiled import has_numba, seconds_to_load
 from convmat.geometry import ConvolutionGeometry
-from convmat.parallel import run_blocks
+from convmat.parallel import count_blocks, run_blocks
 from convmat.relation import IntArray
 
 _CHANNELS = 8  # with fewer, the transforms cost more than they save
@@ -211,16 +211,15 @@ class Direction:
         # Where there are too few tiles, results are divided, and the tiles transformed for each share of them.
         shares = min(self.blocks, -(-workers // (pieces * self.groups)))
         tasks = pieces * self.groups * shares
-        chunks = min(tasks, _CHUNKS * workers) if workers > 1 else 1
-        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
-        addresses = source.__array_interface__["data"][0], out.__array_interface__["data"][0]
-        arguments = (*addresses, tiles, pieces, shares, weights)
-        blocks = [(tasks * i // chunks, tasks * (i + 1) // chunks, arguments) for i in range(chunks)]
+        chunks = count_blocks(tasks, workers, _CHUNKS, self.work * batch)
+        arguments = source, out, (tiles, pieces, shares, weights)
+        blocks = [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)
 
-    def _run(self, start: int, stop: int, arguments: tuple[Any, ...]) -> None:
+    def _run(self, start: int, stop: int, source: Array, out: Array, arguments: tuple[Any, ...]) -> None:
         scratch = self._scratch.take(self.scratch)
-        self.run_tasks(start, stop, *arguments, scratch, *self.tables)
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        self.run_tasks(start, stop, address(source), address(out), *arguments, scratch, *self.tables)
         self._scratch.give_back(scratch)
 
 
