@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from convmat.axis import Axis
 from convmat.dtypes import Array
 from convmat.geometry import ConvolutionGeometry
@@ -50,7 +52,9 @@ def fold(y: Array, geometry: ConvolutionGeometry, out: Array) -> None:
         for border, source in _borders(axis):
             added = y[..., border, *rest]
             if axis.mode == "replicate":
-                added = added.sum(axis=index - len(geometry.axes), keepdims=True, dtype=y.dtype)
+                # In double precision: a wide border is a sum of many terms.
+                wide = y.dtype if y.dtype.kind in "iu" else np.result_type(y.dtype, np.float64)
+                added = added.sum(axis=index - len(geometry.axes), keepdims=True, dtype=wide).astype(y.dtype)
             y[..., source, *rest] += added
     out[...] = y[_inside(geometry)]
 

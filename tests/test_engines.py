@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cases import convolution_or_skip, values
 
-from convmat import convolution_matrix
-from convmat.engines import ENGINES
+from convmat import Convolution, ConvolutionGeometry, convolution_matrix
+from convmat.engines import ENGINES, csr
 
 CASES = {
     "image": ((3, 3), (20, 33), {"padding": 1}),
@@ -64,3 +64,36 @@ def test_no_arrays_give_no_arrays(engine):
     for B in (A, A.T):
         assert B.apply(np.empty((0, *B.input_shape))).shape == (0, *B.output_shape)
         assert B.apply(np.empty((3, 0, *B.input_shape))).shape == (3, 0, *B.output_shape)
+
+
+ALIKE = {  # kernel, input, options; whose sums have many terms, all alike, so that rounding errors add up
+    "channels": ((8, 256, 3, 3), (256, 5, 7), {}),
+    "more channels": ((8, 4096, 3, 3), (4096, 3, 4), {}),
+    "large kernel": ((60, 90), (62, 93), {}),
+    "large kernel, stride": ((60, 90), (64, 99), {"stride": (2, 1)}),
+    "signal": ((5000,), (5030,), {}),
+    "depthwise": ((2, 1, 5, 1000), (2, 5, 1008), {"groups": 2}),
+}
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "torch"])
+@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_sums_of_many_terms_stay_accurate(name, engine, transposed, monkeypatch):
+    monkeypatch.setattr(csr, "_COMPILED", 1 << 18)
+    shape, size, options = ALIKE[name]
+    geometry = ConvolutionGeometry(shape, size, **options)
+    if ENGINES[engine].refuses(geometry, np.dtype("f")):
+        return  # an engine for other convolutions, or one whose package is absent
+    A = Convolution(np.full(shape, 0.1, np.float32), size, engine=engine, **options)
+    B = A.T if transposed else A
+    x = np.full((5, *B.input_shape), 0.1, np.float32)
+    # What each result reads: products of what it reads on each axis, in one channel of each that it reads.
+    counts = np.array((shape[0] // geometry.groups if transposed else shape[1]) if geometry.has_channels else 1)
+    for axis in geometry.axes:
+        of_axis = convolution_matrix(np.ones(axis.taps), axis.size, stride=axis.stride)
+        counts = np.multiply.outer(counts, of_axis.sum(axis=0 if transposed else 1))
+    if not transposed and geometry.has_channels:
+        assert counts.flat[0] == np.prod(shape[1:])
+    exact = counts * float(np.float32(0.1)) ** 2
+    assert np.abs(B.apply(x) - exact).max() <= 1e-5 * exact.max()

@@ -16,6 +16,7 @@ from convmat.assembly import assemble
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines.compiled import has_numba
+from convmat.engines.sums import most_terms
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import count_blocks, run_blocks
 from convmat.relation import PADDING_MODES
@@ -80,12 +81,39 @@ class CSRProducts:
     def _build(self, transposed: bool) -> Callable[[Array, Array], None]:
         """Return what multiplies vectors (B, columns) by the matrix, into (B, rows)."""
         matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
+        if int(np.diff(matrix.indptr).max()) > most_terms(matrix.dtype):
+            matrix, starts = _split_rows(matrix)
+            multiply = self._product(matrix)
+
+            def multiply_and_add(x: Array, out: Array) -> None:
+                parts = np.empty((len(x), matrix.shape[0]), out.dtype)
+                multiply(x, parts)
+                np.add.reduceat(parts, starts, axis=1, out=out)
+
+            return multiply_and_add
+        return self._product(matrix)
+
+    def _product(self, matrix: Any) -> Callable[[Array, Array], None]:
         tasks = max(1, matrix.nnz // _SERIAL)
         pieces = count_blocks(tasks, self._workers, _CHUNKS, matrix.nnz * _SECONDS)
         cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
         multiply = _compiled_product if _is_compiled(matrix.nnz) else _scipy_product
         return multiply(matrix, list(pairwise(cuts)), self._workers)
+
+
+def _split_rows(matrix: Any) -> tuple[Any, Array]:
+    """Return a matrix whose rows are parts of another's, of not too many terms each, and the first part of each row."""
+    lengths = np.diff(matrix.indptr).astype(np.int64)
+    parts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))
+    ends = parts.cumsum()
+    starts = ends - parts
+    number = np.arange(ends[-1]) - np.repeat(starts, parts)
+    begins = np.repeat(matrix.indptr[:-1], parts) + np.repeat(lengths, parts) * number // np.repeat(parts, parts)
+    indptr = np.append(begins, matrix.indptr[-1]).astype(matrix.indptr.dtype)
+    split = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(indptr.size - 1, matrix.shape[1]))
+    split.has_canonical_format = True
+    return split, starts
 
 
 def _is_compiled(nnz: int) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from convmat.axis import Axis
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection
+from convmat.engines.sums import cuts, matmul
 from convmat.forks import undisturbed
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import InOrder, run_blocks
@@ -238,14 +239,19 @@ class FFTProducts:
         result = np.empty((groups, rows, *x.shape[3:]), x.dtype)
         # As many rows and groups at once as stay in a cache: fewer calls.
         step, several = _at_once(rows, groups, prod(x.shape[3:]) * x.itemsize)
-        scratch = np.empty((several, step, *x.shape[3:]), x.dtype)
+        scratch = np.empty((2, several, step, *x.shape[3:]), x.dtype)
         for group, row in product(range(0, groups, several), range(0, rows, step)):
             some, total = slice(group, group + several), result[group : group + several, row : row + step]
-            part = scratch[: total.shape[0], : total.shape[1]]
-            for term in range(terms):
-                np.multiply(spectrum[some, row : row + step, term], x[some, :, term], out=part if term else total)
-                if term:
-                    total += part
+            part, more = scratch[:, : total.shape[0], : total.shape[1]]
+            for first, last in cuts(terms, x.dtype):
+                sums = more if first else total
+                for term in range(first, last):
+                    factor = spectrum[some, row : row + step, term]
+                    np.multiply(factor, x[some, :, term], out=part if term > first else sums)
+                    if term > first:
+                        sums += part
+                if first:
+                    total += sums
         return result.reshape(1, groups * rows, *x.shape[3:])
 
     def _multiply_matrices(self, spectrum: Array, x: Array, threads: int) -> Array:
@@ -256,8 +262,7 @@ class FFTProducts:
         target = result.reshape(-1, count, groups, rows).transpose(2, 1, 0, 3)
 
         def multiply(some: slice) -> None:
-            with undisturbed():
-                np.matmul(given[:, some], spectrum[:, some], out=target[:, some])
+            matmul(given[:, some], spectrum[:, some], out=target[:, some])
 
         self._share(multiply, count, threads, single_threaded_blas=True)
         return result

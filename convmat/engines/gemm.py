@@ -18,7 +18,7 @@ import numpy as np
 
 from convmat.dtypes import Array, flip_spatial
 from convmat.engines.base import Cost, Machine
-from convmat.forks import undisturbed
+from convmat.engines.sums import matmul, most_terms
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import pad
 from convmat.parallel import run_blocks
@@ -138,35 +138,39 @@ class _Blocks:
             gathered = windows[at]
             columns = gathered.reshape(len(gathered), taps, -1)  # copies, unless the kernel is a point
             view = out[item, some, :, first:last]
-            with undisturbed():
-                product = np.matmul(self.matrix[some], columns)
-            view[...] = product.reshape(view.shape)
+            view[...] = matmul(self.matrix[some], columns).reshape(view.shape)
 
         starts = range(0, groups, several)
         self._run(multiply, [(item, group, *lines) for item in range(len(x)) for group in starts for lines in ranges])
 
     def scatter(self, y: Array, out: Array) -> None:
         """Multiply by the transposed kernel, and add each tap's row to the inputs that it gathered."""
-        geometry = self.geometry
-        groups, rows, _ = self.matrix.shape
-        lengths = geometry.spatial_kernel
-        windows = self._windows(out)
-        y = y.reshape(len(y), groups, rows, *geometry.spatial_output)
-        kernel = self.matrix.swapaxes(1, 2).reshape(groups, -1, prod(lengths), rows)
-        offsets = list(product(*map(range, lengths)))
+        offsets = list(product(*map(range, self.geometry.spatial_kernel)))
+        most = most_terms(out.dtype)
         out[...] = 0
+        self._add(y, out, offsets[:most], 0)
+        for first in range(most, len(offsets), most):
+            total = np.zeros_like(out)
+            self._add(y, total, offsets[first : first + most], first)
+            out += total
+
+    def _add(self, y: Array, out: Array, offsets: list[tuple[int, ...]], first_tap: int) -> None:
+        """Add the products of some taps, at `offsets` in the kernel and from `first_tap` on in its ravel."""
+        groups, rows, _ = self.matrix.shape
+        windows = self._windows(out)
+        y = y.reshape(len(y), groups, rows, *self.geometry.spatial_output)
+        kernel = self.matrix.swapaxes(1, 2).reshape(groups, -1, prod(self.geometry.spatial_kernel), rows)
+        kernel = kernel[:, :, first_tap : first_tap + len(offsets)]
 
         def multiply(item: int, low: int, high: int) -> None:
             # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
             part = kernel[:, low:high].reshape(groups, -1, rows)
             for first, last in self.ranges:
-                given = y[item, :, :, first:last].reshape(groups, rows, -1)
-                with undisturbed():
-                    columns = np.matmul(part, given)
-                columns = columns.reshape(groups, high - low, *lengths, last - first, *y.shape[4:])
-                for offset in offsets:
+                columns = matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
+                columns = columns.reshape(groups, high - low, len(offsets), last - first, *y.shape[4:])
+                for tap, offset in enumerate(offsets):
                     at: Index = (item, slice(None), slice(low, high), *offset, slice(first, last))
-                    windows[at] += columns[(slice(None), slice(None), *offset)]
+                    windows[at] += columns[:, :, tap]
 
         channels = kernel.shape[1]
         parts = min(self.workers, channels) if len(y) == 1 else 1

@@ -44,7 +44,10 @@ class SeparableEngine:
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Refuse kernels that are no outer product up to rounding."""
-        residual, limit = _residual(kernel), _RESIDUAL * float(np.finfo(kernel.dtype).eps)  # not finite after an overflow
+        residual, limit = (
+            _residual(kernel),
+            _RESIDUAL * float(np.finfo(kernel.dtype).eps),
+        )  # not finite after an overflow
         if residual <= limit:
             return None
         if not np.isfinite(residual):

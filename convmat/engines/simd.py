@@ -11,7 +11,7 @@ those that it uses: after an edit here, delete ``__pycache__``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, reduce
 from typing import Any, cast
 
 import numba
@@ -38,6 +38,9 @@ def _vector_unit() -> tuple[int, int]:
     return 16, 32 if triple.startswith(("aarch64", "arm64")) else 16
 
 
+TERMS = (
+    512  # of a sum in one vector: n terms in sums of 512 have a rounding error of about (512 + n/512)·ε/2, not n·ε/2
+)
 # Constants, also in compiled code: numba keeps what it compiled by processor and features.
 VECTOR_BYTES, REGISTERS = _vector_unit()
 
@@ -119,6 +122,17 @@ class Code:
         """Return total + a·b, fused where the processor can."""
         return self.builder.fadd(total, self.builder.fmul(a, b, flags=("contract",)), flags=("contract",))
 
+    def phis(self, tile: Any) -> Any:
+        """Return a tile of vectors of which each depends on where control comes from."""
+        return [[self.builder.phi(self.vector) for _ in row] for row in tile]
+
+    def join(self, phis: Any, *incoming: tuple[Any, Any]) -> None:
+        """Say which tile it is, for each block that control comes from."""
+        for tile, block in incoming:
+            for row, values in zip(phis, tile, strict=True):
+                for phi, value in zip(row, values, strict=True):
+                    phi.add_incoming(value, block)
+
 
 @literal_intrinsic
 def tile_product(
@@ -130,6 +144,19 @@ def tile_product(
     A tile has `rows` rows of `vectors` vectors. Where it is `banded`, a row takes part in some of the products only: those
     of the first count are with row 0, of the second with rows 0 and 1, …, then with all rows, then with all but row 0,
     …, and at last with the last row.
+
+    A sum of many terms is a sum of sums of at most `TERMS`: its rounding error then grows far slower than their number.
+    What is emitted is, with `sums` in registers::
+
+        c[:] = 0 if any count exceeds the terms of a sum
+        sums[:] = 0
+        for each span of rows, and its count:
+            while products of the span are left:
+                for each of the next k, as many as a sum has terms:
+                    sums[i] += a[k, i] · b[offsets[k] :] for each row i of the span
+                if products of the span are left:
+                    c[:] += sums; sums[:] = 0
+        c[:] = sums, or c[:] += sums if any count exceeds the terms of a sum
 
     Parameters
     ----------
@@ -144,7 +171,7 @@ def tile_product(
     counts : int
         Address of the int64 numbers of products: 2·rows − 1 where banded, else one.
     c : int
-        Address of the result, which is overwritten.
+        Address of the result, which is overwritten. No other thread may write to it where a count exceeds `TERMS`.
     row_bytes : int
         Distance of its rows in bytes.
     """
@@ -152,21 +179,40 @@ def tile_product(
     spans = [(0, rows_)]
     if banded_:
         spans = [(0, i) for i in range(1, rows_ + 1)] + [(i, rows_) for i in range(1, rows_)]
+    terms = ir.Constant(_I64, TERMS // len(spans))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(builder, itemsize_)
         a, b, offsets, counts, c, row_bytes = arguments[4:]
-        tile = [[code.zero() for _ in range(vectors_)] for _ in range(rows_)]
-        k: Any = ir.Constant(_I64, 0)
-        for number, (first, last) in enumerate(spans):
-            count = builder.load(code.at(counts, 8 * number, _I64))
-            before, loop, after = builder.basic_block, builder.append_basic_block(), builder.append_basic_block()
-            end = builder.add(k, count)
-            builder.cbranch(builder.icmp_signed("<", k, end), loop, after)
+        zeros = [[code.zero()] * vectors_ for _ in range(rows_)]
+
+        def write(tile: Any, add: bool) -> None:
+            for i, row in enumerate(tile):
+                start = builder.add(c, builder.mul(row_bytes, ir.Constant(_I64, i)))
+                for j, value in enumerate(row):
+                    total = builder.fadd(code.load(start, j * VECTOR_BYTES), value) if add else value
+                    code.store(total, start, j * VECTOR_BYTES)
+
+        numbers = [builder.load(code.at(counts, 8 * n, _I64)) for n in range(len(spans))]
+        exceeding = [builder.icmp_signed(">", number, terms) for number in numbers]
+        many = reduce(builder.or_, exceeding)
+        with builder.if_then(many, likely=False):
+            write(zeros, add=False)
+        tile, k = zeros, ir.Constant(_I64, 0)
+        for (first, last), number in zip(spans, numbers, strict=True):
+            end = builder.add(k, number)
+            before = builder.basic_block
+            block, loop, done, flush, after = (builder.append_basic_block() for _ in range(5))
+            builder.cbranch(builder.icmp_signed("<", k, end), block, after)
+
+            builder.position_at_end(block)
+            begin, sums = builder.phi(_I64), code.phis(tile)
+            enough = builder.add(begin, terms)
+            stop = builder.select(builder.icmp_signed("<", enough, end), enough, end)
+            builder.branch(loop)
+
             builder.position_at_end(loop)
-            step = builder.phi(_I64)
-            step.add_incoming(k, before)
-            entry = [[builder.phi(code.vector) for _ in range(vectors_)] for _ in range(rows_)]
+            step, entry = builder.phi(_I64), code.phis(tile)
             source = builder.add(b, builder.load(code.at(offsets, builder.shl(step, ir.Constant(_I64, 3)), _I64)))
             values = [code.load(source, j * VECTOR_BYTES) for j in range(vectors_)]
             factors = builder.add(a, builder.mul(step, ir.Constant(_I64, rows_ * code.itemsize)))
@@ -175,22 +221,29 @@ def tile_product(
                 factor = code.broadcast(factors, i * code.itemsize)
                 result[i] = [code.add_product(result[i][j], factor, values[j]) for j in range(vectors_)]
             following = builder.add(step, ir.Constant(_I64, 1))
+            builder.cbranch(builder.icmp_signed("<", following, stop), loop, done)
+            step.add_incoming(begin, block)
             step.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+            code.join(entry, (sums, block), (result, loop))
+
+            builder.position_at_end(done)
+            builder.cbranch(builder.icmp_signed("<", stop, end), flush, after)
+            builder.position_at_end(flush)
+            write(result, add=True)
+            builder.branch(block)
+            begin.add_incoming(k, before)
+            begin.add_incoming(stop, flush)
+            code.join(sums, (tile, before), (zeros, flush))
+
             builder.position_at_end(after)
-            for i in range(rows_):
-                for j in range(vectors_):
-                    entry[i][j].add_incoming(tile[i][j], before)
-                    entry[i][j].add_incoming(result[i][j], loop)
-                    value = builder.phi(code.vector)
-                    value.add_incoming(tile[i][j], before)
-                    value.add_incoming(result[i][j], loop)
-                    tile[i][j] = value
-            k = end
-        for i, row in enumerate(tile):
-            start = builder.add(c, builder.mul(row_bytes, ir.Constant(_I64, i)))
-            for j, value in enumerate(row):
-                code.store(value, start, j * VECTOR_BYTES)
+            joined = code.phis(tile)
+            code.join(joined, (tile, before), (result, done))
+            tile, k = joined, end
+        with builder.if_else(many, likely=False) as (then, otherwise):
+            with then:
+                write(tile, add=True)
+            with otherwise:
+                write(tile, add=False)
         return context.get_dummy_value()
 
     return types.void(itemsize, rows, vectors, banded, *(types.intp,) * 6), generate

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from numba.np.numpy_support import carray
 
-from convmat.engines.simd import VECTOR_BYTES, call_tile, clear, compiled, copy, itemsize, move, move_alternate, pointer
+from convmat.engines.simd import (
+    TERMS,
+    VECTOR_BYTES,
+    call_tile,
+    clear,
+    compiled,
+    copy,
+    itemsize,
+    move,
+    move_alternate,
+    pointer,
+)
 
 
 @compiled
@@ -145,6 +156,7 @@ def run_tasks(  # type: ignore[no-untyped-def]
     x_batch, x_group, out_batch, out_group, channel_size = sizes[6:11]
     row_length, plane_size, source_step, target_step, row_distance, group_rows = sizes[11:17]
     spare, packed = scratch[: rows * width], scratch[rows * width :]
+    many = counts.max() > TERMS // counts.shape[0]  # terms of some sum, so that the tile adds to what it has written
     before = -1
     for task in range(start, stop):
         strip, share = divmod(task, shares)
@@ -167,7 +179,8 @@ def run_tasks(  # type: ignore[no-untyped-def]
             t, block = divmod(i, m) if tile_major else (i % n, i // n)
             block += first_block
             p, target = tiles[first_tile + t]
-            in_place = target >= 0 and (block + 1) * rows <= group_rows
+            # Tiles may overlap, also those of other threads: sums of sums are added up where no other thread writes.
+            in_place = target >= 0 and (block + 1) * rows <= group_rows and not many
             c, distance = spare.ctypes.data, width
             if in_place:
                 c, distance = out_at + (target + block * rows * channel_size) * size, row_distance
