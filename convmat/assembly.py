@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from convmat.dtypes import Array, as_kernel, cast_kernel, check_dtype, check_flip, flip_spatial, index_dtype
+from convmat.dtypes import Array, as_kernel, cast_kernel, check_bool, check_dtype, flip_spatial, index_dtype
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.options import integer, is_sequence
 from convmat.parallel import count_workers
@@ -215,7 +215,7 @@ def assemble_as(
 ) -> Any:
     """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
     check_format(format, FORMATS)
-    check_flip(flip)
+    check_bool("flip", flip)
     count = count_workers(workers)
     rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:

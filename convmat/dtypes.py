@@ -120,10 +120,10 @@ def check_target(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
         raise ValueError(f"out must have memory for each of its elements, got strides {out.strides}")
 
 
-def check_flip(flip: object) -> None:
-    """Raise TypeError unless `flip` is a bool."""
-    if not isinstance(flip, _BOOLS):
-        raise TypeError(f"flip must be a bool, got {flip!r}")
+def check_bool(name: str, value: object) -> None:
+    """Raise TypeError unless a value is a bool."""
+    if not isinstance(value, _BOOLS):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
 
 
 def flip_spatial(kernel: Array, axes: int) -> Array:

@@ -195,6 +195,10 @@ class Convolution(_ConvolutionOperator):
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
         The engine ``"torch"`` has PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
+    local : bool
+        Keep ``engine="auto"`` from engines in which one input reaches outputs that do not read it, as it does through a
+        Fourier transform: a NaN would spoil far outputs, and so would the rounding errors of one input that is far larger
+        than all others.
 
     Attributes
     ----------
@@ -246,6 +250,7 @@ class Convolution(_ConvolutionOperator):
         flip: bool = False,
         engine: str = "auto",
         workers: int | None = None,
+        local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
         geometry = ConvolutionGeometry(
@@ -257,7 +262,7 @@ class Convolution(_ConvolutionOperator):
             groups=groups,
             padding_mode=padding_mode,
         )
-        self._set(HostProducts(geometry, array, flip, engine, workers))
+        self._set(HostProducts(geometry, array, flip, engine, workers, None, local))
 
 
 class TransposedConvolution(_ConvolutionOperator):
@@ -277,7 +282,7 @@ class TransposedConvolution(_ConvolutionOperator):
         The options of the convolution, as in `convolution_matrix`.
     output_padding, output_shape
         As in `transposed_convolution_matrix`.
-    engine, workers
+    engine, workers, local
         As in `Convolution`.
 
     Raises
@@ -317,6 +322,7 @@ class TransposedConvolution(_ConvolutionOperator):
         output_shape: Shape | None = None,
         engine: str = "auto",
         workers: int | None = None,
+        local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
         geometry = ConvolutionGeometry.of_transposed(
@@ -330,4 +336,4 @@ class TransposedConvolution(_ConvolutionOperator):
             output_padding=output_padding,
             output_shape=output_shape,
         )
-        self._set(HostProducts(geometry, array, flip, engine, workers))
+        self._set(HostProducts(geometry, array, flip, engine, workers, None, local))

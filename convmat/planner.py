@@ -14,6 +14,7 @@ from convmat.geometry import ConvolutionGeometry
 from convmat.units import scaled
 
 _UNSEEN: Mapping[str, str | None] = MappingProxyType({})
+SPREADS = "one input reaches outputs that do not read it, which local=True rules out"
 _PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
 
 
@@ -74,6 +75,7 @@ def plan(
     machine: Machine,
     engines: Mapping[str, Engine] = ENGINES,
     values: Mapping[str, str | None] = _UNSEEN,
+    local: bool = False,
 ) -> tuple[Estimate, ...]:
     """Estimate every engine, and choose the one whose product and share of the setup take least.
 
@@ -93,6 +95,8 @@ def plan(
         What there is to choose from.
     values : mapping of str to str or None
         For engines that depend on the kernel's values, why they cannot use them, or None; missing ones are not chosen.
+    local : bool
+        Whether to leave out engines in which an input reaches outputs that do not read it.
 
     Returns
     -------
@@ -116,6 +120,8 @@ def plan(
     for name, engine in engines.items():
         own = geometry if geometry.padding_mode in engine.pads else geometry.padded
         refusal = engine.refuses(own, dtype)
+        if refusal is None and local and not engine.local:
+            refusal = SPREADS
         if refusal is None and isinstance(engine, SelectiveEngine):
             refusal = values.get(name, "it depends on the kernel's values, which are not given")
         if refusal is None:

@@ -10,12 +10,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from convmat.dtypes import check_flip, flip_spatial
+from convmat.dtypes import check_bool, flip_spatial
 from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
 from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
-from convmat.planner import Estimate, plan
+from convmat.planner import SPREADS, Estimate, plan
 from convmat.quiet import quietly
 
 Array = Any  # of NumPy or CuPy
@@ -57,11 +57,14 @@ class Products(ABC):
         engine: str,
         workers: int | None = None,
         plans: Plans | None = None,
+        local: bool = False,
     ) -> None:
-        check_flip(flip)
+        check_bool("flip", flip)
+        check_bool("local", local)
         if not isinstance(engine, str):
             raise TypeError(f"engine must be a str, got {engine!r}")
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
+        self.local = bool(local)
         self.kernel = kernel
         self.machine = self._describe_machine()
         self.plans = Plans() if plans is None else plans
@@ -71,17 +74,18 @@ class Products(ABC):
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
+        self._empty: dict[bool, list[Any]] = {}
         self._lock = new_lock()
         if engine != "auto":
             self._check(engine)
         self.kernel = self._private(kernel)  # last: errors come before work
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers)
+        return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers, None, self.local)
 
     def with_kernel(self, kernel: Array) -> Self:
         """Return the products of another kernel, which keep what was prepared from the geometry."""
-        return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans)
+        return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans, self.local)
 
     @abstractmethod
     def _describe_machine(self) -> Machine:
@@ -105,6 +109,8 @@ class Products(ABC):
         """Return why an engine cannot do products of a dtype, or None."""
         engine = self.engines[name]
         refusal = engine.refuses(self.engine_geometry(name), dtype)
+        if refusal is None and self.local and not engine.local:
+            refusal = SPREADS
         if refusal is None and isinstance(engine, SelectiveEngine):
             refusal = quietly(engine.refuses_values, self._engine_kernel(dtype))
         return refusal
@@ -125,7 +131,7 @@ class Products(ABC):
         used = len(self.used)
         selective = [name for name, engine in self.engines.items() if isinstance(engine, SelectiveEngine)]
         values = {name: self._refusal(name, dtype) for name in selective}
-        estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values)
+        estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local)
         chosen = next(estimate.engine for estimate in estimates if estimate.chosen)
         self._chosen[transposed, dtype, batch] = used, chosen
         return estimates
@@ -171,7 +177,19 @@ class Products(ABC):
             self._pad_and_multiply(bound, transposed, x, out)
         else:
             (bound.transpose if transposed else bound.forward)(x, out)
+        if not self.engines[name].local:
+            self._clear_empty_rows(transposed, out)
         self.used.add(name)
+
+    def _clear_empty_rows(self, transposed: bool, out: Array) -> None:
+        """Set results that read nothing to 0, which are those of an axis' rows without nonzeros."""
+        if transposed not in self._empty:
+            every = (np.arange(axis.rows(transposed)) for axis in self.geometry.axes)
+            lengths = (axis.lengths(transposed, rows) for axis, rows in zip(self.geometry.axes, every, strict=True))
+            self._empty[transposed] = [np.flatnonzero(of_axis == 0) for of_axis in lengths]
+        for axis, rows in enumerate(self._empty[transposed]):
+            if rows.size:
+                out[(slice(None),) * (2 + axis) + (rows,)] = 0
 
     def _pad_and_multiply(self, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
         """Multiply by W = V·P or its transpose, where an engine computes V."""

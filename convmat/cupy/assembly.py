@@ -15,7 +15,7 @@ from convmat.cupy.arrays import Array, as_kernel, check_inexact
 from convmat.cupy.device import describe
 from convmat.cupy.kernels import definitions, function, launch_jobs
 from convmat.cupy.tables import MatrixTables, Span
-from convmat.dtypes import cast_kernel, check_flip, flip_spatial, index_dtype
+from convmat.dtypes import cast_kernel, check_bool, flip_spatial, index_dtype
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 
 FORMATS = ("coo", "csc", "csr")
@@ -190,7 +190,7 @@ def assemble_as(
 ) -> Any:
     """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
     check_format(format, FORMATS, " on the device")
-    check_flip(flip)
+    check_bool("flip", flip)
     rows = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))

@@ -158,6 +158,7 @@ class Engine(Protocol):
     name: str
     pads: frozenset[str]  # padding modes that it takes natively
     automatic: bool  # whether ``engine="auto"`` may pick it
+    local: bool  # whether an input reaches no output but those that read it, not even by rounding errors
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Return the sentence that tells the user why not, or None."""

@@ -33,6 +33,7 @@ class CSREngine:
     name = "csr"
     pads = frozenset(PADDING_MODES)
     automatic = True
+    local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing: what does not fit into memory says so when it is built."""

@@ -44,6 +44,7 @@ class FFTEngine:
     name = "fft"
     pads: frozenset[str] = frozenset()
     automatic = True
+    local = False
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse integers, which a Fourier transform does not keep exact."""

@@ -34,6 +34,7 @@ class TapsEngine:
     name = "taps"
     pads = frozenset({"zeros"})
     automatic = True
+    local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse integers, and everything where numba is missing."""

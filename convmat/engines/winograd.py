@@ -53,6 +53,7 @@ class WinogradEngine:
     name = "winograd"
     pads = frozenset({"zeros"})
     automatic = True
+    local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse all but 3 × 3 kernels at stride 1 with many real channels, and everything where numba is missing."""

@@ -32,6 +32,7 @@ class DirectEngine:
     name = "direct"
     pads = frozenset({"zeros"})
     automatic = True
+    local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing."""

@@ -28,6 +28,7 @@ class GemmEngine:
     name = "gemm"
     pads: frozenset[str] = frozenset()
     automatic = True
+    local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing."""

@@ -21,6 +21,7 @@ class TorchEngine:
     name = "torch"
     pads: frozenset[str] = frozenset()
     automatic = False
+    local = False
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse more than three axes, and a PyTorch that is missing or cannot use the device."""
