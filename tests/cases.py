@@ -58,9 +58,7 @@ class Case:
         """Return the operator for W or its transpose."""
         if not transposed and self.outputs is None:
             return Convolution(kernel, self.input_shape, **self.options, **options)
-        A = TransposedConvolution(
-            kernel, self.output_shape, output_shape=self.input_shape, **self.options, **options
-        )
+        A = TransposedConvolution(kernel, self.output_shape, output_shape=self.input_shape, **self.options, **options)
         return A if transposed else A.T
 
     @property
@@ -151,12 +149,15 @@ def many_channels(draw):
 
 @st.composite
 def outer_products(draw, modes=PADDING_MODES):
-    """Draw a case of several axes, one channel in each group, for kernels that are an outer product: for `separable`."""
-    case = draw(cases(modes).filter(lambda case: len(case.stride) > 1))
-    n, groups = len(case.stride), draw(st.integers(1, 3))
-    taps = tuple(max(2, length) for length in case.kernel_shape[-n:])
-    channels = draw(st.booleans())
-    return Case((groups, 1, *taps) if channels else taps, (groups, *case.input_shape[-n:]) if channels else case.input_shape[-n:], case.stride, tuple((a + r, b) for (a, b), r in zip(case.padding, case.dilation)), case.dilation, groups if channels else 1, case.padding_mode)
+    """Draw a case for the engine `separable`: two or three axes, one channel in each group."""
+    mode, n, groups = draw(st.sampled_from(modes)), draw(st.integers(2, 3)), draw(st.integers(0, 3))
+    drawn = [draw(axes(mode, {2: 8, 3: 5}[n], draw(st.booleans()))) for _ in range(n)]
+    assume(sum(taps > 1 for _, taps, *_ in drawn) > 1)
+    size, taps, stride, dilation, padding, _ = zip(*drawn, strict=True)
+    shapes = ((groups, 1, *taps), (groups, *size)) if groups else (taps, size)
+    case = Case(*shapes, stride, padding, dilation, max(1, groups), mode)
+    assume(prod(case.output_shape) * prod(case.input_shape) <= 1_000_000)
+    return case
 
 
 # What is read begins or ends where padding, stride or the input do, or some inputs and outputs are left out.
@@ -194,6 +195,17 @@ def values(shape, dtype, seed=0):
     return (real + 1j * generator.standard_normal(shape) if dtype.kind == "c" else real).astype(dtype)
 
 
+def outer_product(case, dtype, seed=0):
+    """Return an outer product of random vectors as the kernel of a case with one channel in each group."""
+    n = len(case.stride)
+    channels = case.kernel_shape[:-n]
+    kernel = np.ones(channels, dtype)
+    for axis, length in enumerate(case.kernel_shape[-n:]):
+        vector = values((*channels, length), dtype, seed + axis)
+        kernel = kernel[..., None] * vector.reshape(*channels, *(1,) * axis, length)
+    return kernel
+
+
 def assert_close(actual, expected, scale):
     """Compare exactly for integers, else to the contract's tolerance of ‖W‖∞‖x‖∞."""
     assert actual.dtype == expected.dtype
@@ -205,7 +217,7 @@ def assert_close(actual, expected, scale):
 
 
 def convolution_or_skip(*arguments, **options):
-    """Return an operator, or skip the test where its engine lacks a package, which is optional; other refusals are errors."""
+    """Return an operator, or skip the test where its engine lacks an optional package; other refusals are errors."""
     try:
         return Convolution(*arguments, **options)
     except ValueError as refusal:

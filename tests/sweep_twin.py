@@ -1,4 +1,4 @@
-"""What the compiled loops do with the tables of a sweep, said plainly: slow, checked at every read and write, without numba."""
+"""What the compiled loops do with the tables of a sweep, said plainly: slow, with a check of every read and write."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Memory:
 
     def __getitem__(self, key):
         start, stop, step = key.start, key.stop, key.step or 1
-        assert 0 <= start
+        assert start >= 0
         assert (stop - 1 - start) // step * step + start < self.values.size
         return self.values[key]
 
@@ -35,13 +35,16 @@ class Twin:
     """
 
     def __init__(self, sweep, fit, weights, x, out):
-        (self.rows, vectors, self.banded), self.width = sweep.tile, sweep.tile[1] * fit.lanes
+        self.rows, vectors, self.banded = sweep.tile
+        self.width = vectors * fit.lanes
         sizes, offsets, self.counts, self.pieces, self.source_rows, self.tiles, self.targets, self.kinds = sweep.tables
         self.size = dict(zip(_SIZES, sizes.tolist(), strict=True))
         assert (offsets % fit.itemsize == 0).all()
         self.sweep, self.fit, self.weights, self.offsets = sweep, fit, weights, offsets // fit.itemsize
         self.x, self.out = Memory(x), Memory(out)
-        self.writer = np.full(out.size, -1)  # the row of the group that wrote an element: sums of others have another order
+        self.writer = np.full(
+            out.size, -1
+        )  # the row of the group that wrote an element: sums of others have another order
         self.copies = 0
 
     def run(self):

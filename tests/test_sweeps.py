@@ -8,13 +8,12 @@ from math import prod
 import numpy as np
 import pytest
 from cases import WIDE, cases
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from sweep_twin import Twin
 
-from convmat.axis import Axis
 from convmat.engines import sweeps as module
-from convmat.engines.patterns import Line, banded, fold, patterns
+from convmat.engines.patterns import banded, fold, patterns
 from convmat.engines.sweeps import Fit, sweeps
 
 PACKED = (64, 1000, 1 << 19)
@@ -42,13 +41,8 @@ def weights_of(sweep, kernel, parts):
             if (tap := sweep.taps[kind, read]) < 0:
                 continue
             values = kernel[:, :, channel, tap]
-            if parts == 1:
-                weight = values[..., 0]
-            elif kind % 2 == part:  # real to real, and imaginary to imaginary
-                weight = values[..., 0]
-            else:
-                weight = values[..., 1] if kind % 2 else -values[..., 1]
-            weights[:, kind::kinds, k] = weight
+            crossed = parts == 2 and kind % 2 != part  # real to imaginary, or imaginary to real
+            weights[:, kind::kinds, k] = values[..., int(crossed)] * (-1 if crossed and part else 1)
     return weights
 
 
@@ -98,3 +92,60 @@ def test_tables_of_wide_geometries(name, transposed, monkeypatch):
         monkeypatch.setattr(module, "PACKED", PACKED[number % 3])
         if WIDE[name].geometry.nnz * fit.parts < 3000 or number % 7 == 0:
             check(WIDE[name], transposed, fit)
+
+
+def lines():
+    """An axis without its padding mode, up to beyond its input; its first outputs alone now and then."""
+    return cases(modes=("zeros",), most_axes=1, truncated=True).map(lambda case: fold(case.geometry.axes)[0])
+
+
+def pairs_of(patterns_):
+    """Return (result, source, tap) of all that positions read, and the results that there are."""
+    pairs, results = [], []
+    for pattern in patterns_:
+        for kind in pattern.kinds:
+            for q in range(kind.low, kind.high):
+                results.append(result := q * kind.step + kind.first)
+                for (phase, delta), tap in zip(pattern.reads, kind.taps, strict=True):
+                    source = (q + delta) * pattern.phases + phase - pattern.before
+                    if tap >= 0 and 0 <= source < pattern.size:
+                        assert pattern.start <= q + delta < pattern.start + pattern.extent
+                        low, high = pattern.inside(phase)
+                        assert low <= q + delta - pattern.start < high
+                        pairs.append((result, source, tap))
+    return pairs, results
+
+
+def expected_pairs(line, transposed):
+    """Return the same by the definition."""
+    pairs = [
+        (output, source, tap)
+        for output in range(line.outputs)
+        for tap in range(line.taps)
+        if 0 <= (source := output * line.stride - line.before + tap * line.dilation) < line.size
+    ]
+    return sorted((source, output, tap) if transposed else (output, source, tap) for output, source, tap in pairs)
+
+
+@given(line=lines(), transposed=st.booleans())
+def test_patterns_of_an_axis_have_each_pair_once(line, transposed):
+    found = patterns(line, transposed)
+    pairs, results = pairs_of(found)
+    assert sorted(pairs) == expected_pairs(line, transposed)
+    assert len(results) == len(set(results))
+    count = line.size if transposed else line.outputs
+    assert set(results) <= set(range(count))
+    if not any(pattern.kinds == () for pattern in found):  # else the others are 0
+        assert len(results) == count
+
+
+@given(line=lines(), transposed=st.booleans(), most=st.sampled_from([3, 4]))
+def test_neighbouring_rows_read_what_the_row_itself_reads(line, transposed, most):
+    for pattern in patterns(line, transposed):
+        if not pattern.reads:
+            continue
+        rows, (alone, _) = banded(pattern, most), pairs_of([pattern])
+        for kind in rows.kinds if rows is not pattern else ():  # row r of a band at q is row 0 of one at q + r
+            pairs, _ = pairs_of([rows._replace(kinds=(kind,))])
+            first = kind.low * kind.step + kind.first
+            assert sorted(pairs) == sorted(pair for pair in alone if pair[0] >= first)
