@@ -64,7 +64,7 @@ def random_values(shape, dtype, *seed):
     """Return random numbers; integers are so small that sums of a few of them fit."""
     generator, dtype = np.random.default_rng(seed), np.dtype(dtype)
     if dtype.kind in "iu":
-        return generator.integers(0, 4, shape).astype(dtype)
+        return generator.integers(-3 if dtype.kind == "i" else 0, 4, shape).astype(dtype)
     real = generator.standard_normal(shape)
     return (real + 1j * generator.standard_normal(shape) if dtype.kind == "c" else real).astype(dtype)
 
@@ -87,7 +87,7 @@ def laid_out(array, layout):
         case "F":
             return np.asfortranarray(array)
         case "reversed":
-            return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+            return array[..., ::-1].copy()[..., ::-1]  # of which an axis of one may have a negative stride
         case "every second":
             return np.repeat(array, 2, axis=-1)[..., ::2]
         case "swapped":
@@ -127,7 +127,8 @@ class Check:
     """One case: its arrays, and what the oracle makes of them."""
 
     def __init__(self, case, counts):
-        self.case, self.counts, self.kernel = case, counts, kernel_of(case)
+        self.case, self.counts, self.kernel = case, counts, laid_out(kernel_of(case), case.layout)
+        self.kernel_bytes = self.kernel.tobytes()
         self.result = np.result_type(self.kernel.dtype, np.dtype(case.x_dtype))
         self.W = self.oracle(self.kernel, self.result if self.result.kind in "iu" else np.result_type(self.result, "d"))
         # A real kernel is applied to the parts of a complex input.
@@ -177,6 +178,8 @@ class Check:
         self.counts.reached[name] += 1
         self.adjoint(*products)
         self.relatives(A, name)
+        if self.kernel.tobytes() != self.kernel_bytes:
+            raise Difference("the kernel is modified")
 
     def product(self, A, name, transposed):
         """Compare a product of W or its transpose, and the same again in an array that is given."""
@@ -254,7 +257,7 @@ class Check:
 
     def matrices(self):
         """Compare the matrix of either direction, as CSR and in the case's format, and a range of its rows."""
-        W = self.oracle(self.kernel, self.kernel.dtype)
+        W = self.oracle(self.kernel, np.dtype(self.case.dtype))
         transposed = self.case.transposed or self.case.truncated
         expected = W.T.tocsr() if transposed else W
         self.matrix(self.build(transposed, "csr"), expected, W.nnz)
@@ -300,8 +303,8 @@ class Check:
 
     def values(self, actual, expected):
         """Compare the values of a matrix."""
-        if actual.dtype != self.kernel.dtype:
-            raise Difference(f"a matrix of {actual.dtype}, not {self.kernel.dtype}")
+        if actual.dtype != self.case.dtype:
+            raise Difference(f"a matrix of {actual.dtype}, not {self.case.dtype}")
         exact = actual.dtype.kind in "iu"
         scale = 0 if exact else 8 * np.finfo(actual.dtype).eps * self.kernel_norm
         if not (np.abs(actual - expected) <= scale).all():

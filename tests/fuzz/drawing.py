@@ -169,6 +169,8 @@ def _is_small(case):
 def _use(numbers, drawn):
     """Return how a convolution is used."""
     dtype = drawn.get("dtype") or numbers.one_of(DTYPES)
+    if dtype in ("int8", "uint8") and 3 * prod(drawn["kernel_shape"][-len(drawn["stride"]) :]) > 127:
+        dtype = "int16"  # in which the sum of taps that read one source fits
     same = drawn.get("outer_product") or numbers.chance(0.7)
     usual = numbers.chance(0.4)
     # A quarter of the thresholds at their own values: each may hide what another one would show.

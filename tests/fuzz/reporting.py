@@ -97,6 +97,10 @@ def reproduction(case, name):
         module, _, attribute = threshold.rpartition(".")
         package, _, short = module.rpartition(".")
         imports.append(f"from {package} import {short}; {short}.{attribute} = {value}")
+
+    def given(array):
+        return array if case.layout == "C" else f"laid_out({array}.copy(), {case.layout!r})"
+
     transposed = case.truncated or case.transposed
     kind = "TransposedConvolution" if transposed else "Convolution"
     shape = f"{case.output_shape}, output_shape={case.input_shape}" if transposed else str(case.input_shape)
@@ -109,33 +113,36 @@ def reproduction(case, name):
         f"from convmat import {kind}",
         "from tests import reference",
         *imports,
+        *(["from tests.fuzz.checking import laid_out"] if case.layout != "C" else []),
         _values("kernel", kernel_of(case), case, 0),
         f"W = reference.sparse_matrix({flipped}, {case.input_shape}{oracle})",
-        f"A = {kind}(kernel, {shape}{arguments})" + (".T" if transposed else ""),
+        f"A = {kind}({given('kernel')}, {shape}{arguments})" + (".T" if transposed else ""),
     ]
     if name == "matrices":
         return "\n".join([*lines, "print(abs(A.tocsr() - W).max(), abs(A.T.tocsr() - W.T).max())"])
+    forward = f"A.apply({given('x')}) - (W @ x.reshape(-1, W.shape[1]).T).T.reshape(y.shape)"
+    transpose = f"A.T.apply({given('y')}) - (W.T @ y.reshape(-1, W.shape[0]).T).T.reshape(x.shape)"
     return "\n".join(
         [
             *lines,
             _values("x", (*case.batch, *case.input_shape), case, 1),
             _values("y", (*case.batch, *case.output_shape), case, 2),
-            "print(np.abs(A.apply(x) - (W @ x.reshape(-1, W.shape[1]).T).T.reshape(y.shape)).max(initial=0))",
-            "print(np.abs(A.T.apply(y) - (W.T @ y.reshape(-1, W.shape[0]).T).T.reshape(x.shape)).max(initial=0))",
+            f"print(np.abs({forward}).max(initial=0))",
+            f"print(np.abs({transpose}).max(initial=0))",
         ]
     )
 
 
 def _values(name, value, case, which):
     """Return the line that makes an array of a case again; `value` is its shape, or itself."""
-    if which == 0 and case.outer_product:
-        return f"{name} = np.array({value.tolist()}, {case.dtype!r})"
     shape, dtype = (value.shape, case.dtype) if which == 0 else (value, case.x_dtype)
-    match np.dtype(dtype).kind:
-        case "i" | "u":
-            drawn = f"rng.integers(0, 4, {shape})"
-        case "f":
-            drawn = f"rng.standard_normal({shape})"
-        case _:
-            drawn = f"(rng.standard_normal({shape}) + 1j * rng.standard_normal({shape}))"
+    if which == 0 and case.outer_product:
+        drawn = f"np.array({value.tolist()})"
+    else:
+        drawn = {
+            "u": f"rng.integers(0, 4, {shape})",
+            "i": f"rng.integers(-3, 4, {shape})",
+            "f": f"rng.standard_normal({shape})",
+            "c": f"(rng.standard_normal({shape}) + 1j * rng.standard_normal({shape}))",
+        }[np.dtype(dtype).kind]
     return f"rng = np.random.default_rng({(*case.seed, which)}); {name} = {drawn}.astype({dtype!r})"
