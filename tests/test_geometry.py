@@ -13,13 +13,9 @@ from convmat.axis import Axis
 from convmat.relation import PADDING_MODES
 
 
-def geometry_of(case):
-    return ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
-
-
-@given(cases())
+@given(cases(truncated=True))
 def test_shapes_and_counts_follow_from_the_definition(case):
-    geometry = geometry_of(case)
+    geometry = case.geometry
     W = case.matrix(np.ones(case.kernel_shape, int))
     assert geometry.output_shape == case.output_shape
     assert geometry.shape == W.shape
@@ -32,7 +28,7 @@ def test_bytes_are_those_of_the_matrix(case):
     from convmat import convolution_matrix
 
     W = convolution_matrix(values(case.kernel_shape, "float32"), case.input_shape, **case.options)
-    assert geometry_of(case).matrix_nbytes("float32") == W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
+    assert case.geometry.matrix_nbytes("float32") == W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
 
 
 def by_definition(axis):
@@ -57,10 +53,12 @@ def by_definition(axis):
 
 @st.composite
 def axes(draw):
-    mode = draw(st.sampled_from(("zeros", "circular", "reflect", "symmetric", "replicate")))
-    n = draw(st.integers(1, 12))
-    limit = {"zeros": 15, "replicate": 15, "reflect": n - 1}.get(mode, n)
-    k, s, d = draw(st.integers(1, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    mode = draw(st.sampled_from(PADDING_MODES))
+    wide = draw(st.booleans())  # with stride, dilation and padding up to beyond the input
+    n = draw(st.integers(1, 40 if wide else 12))
+    limit = {"zeros": 3 * n if wide else 15, "replicate": 3 * n if wide else 15, "reflect": n - 1}.get(mode, n)
+    k = draw(st.integers(1, 6))
+    s, d = draw(st.integers(1, 2 * n + 2 if wide else 6)), draw(st.integers(1, 2 * n + 2 if wide else 5))
     a, b = draw(st.integers(0, limit)), draw(st.integers(0, limit))
     most = (n + a + b - d * (k - 1) - 1) // s + 1
     if most < 1:
@@ -155,6 +153,27 @@ def test_padding_words_and_numbers(padding, expected):
     assert ConvolutionGeometry((4, 3), (9, 9), padding=padding, dilation=(1, 2)).padding == expected
 
 
+@pytest.mark.parametrize(("mode", "limit"), [("reflect", 6), ("circular", 7), ("symmetric", 7)])
+def test_padding_that_folds_is_limited_on_either_side(mode, limit):
+    assert ConvolutionGeometry(2, 7, padding=((limit, 0),), padding_mode=mode).output_shape == (limit + 6,)
+    assert ConvolutionGeometry(2, 7, padding=((0, limit),), padding_mode=mode).output_shape == (limit + 6,)
+    for pair in ((limit + 1, 0), (0, limit + 1), (limit + 1, limit), (limit, limit + 1)):
+        with pytest.raises(ValueError, match=rf"at most {limit} for an input of size 7, got \({pair[0]}, {pair[1]}\)"):
+            ConvolutionGeometry(2, 7, padding=(pair,), padding_mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "symmetric"])
+def test_a_border_that_no_output_reads_is_no_image(mode):
+    """The stride leaves the padding at the end unread: listing it would take memory and find nothing."""
+    axis = Axis(8, 2, 3, 1, 1, 1, 3, mode)  # reads −1 … 6
+    assert axis.overrun == 0
+    for transposed in (False, True):
+        assert len(axis.strands(transposed, np.arange(axis.rows(transposed))).counts) == 2  # the input, and before it
+    whole = Axis(9, 2, 3, 1, 1, 1, 4, mode)
+    assert whole.overrun == 1
+    assert len(whole.strands(True, np.arange(9)).counts) == 3
+
+
 def test_one_pair_on_one_axis():
     assert ConvolutionGeometry((3,), 9, padding=((0, 2),)).padding == ((0, 2),)
     assert ConvolutionGeometry(3, 9, padding=(2,)).padding == ((2, 2),)
@@ -175,7 +194,7 @@ def test_transposed_sizes_of_the_textbook():
 
 @given(cases())
 def test_output_shape_gives_back_the_convolution(case):
-    geometry = geometry_of(case)
+    geometry = case.geometry
     rest = [(m + a + b - d * (k - 1) - 1) % s for m, k, s, (a, b), d in _axis_numbers(case)]
     named = ConvolutionGeometry.of_transposed(
         case.kernel_shape, geometry.output_shape, output_shape=geometry.input_shape, **case.options

@@ -100,6 +100,19 @@ def test_other_kernels_are_refused():
         Convolution(np.ones((4, 2, 3, 3)), (2, 20, 20), engine="separable")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_left_may_be_rounding_and_no_more(dtype):
+    eps = np.finfo(dtype).eps
+    for share, refused in ((0.0, False), (2.0, False), (12.0, True), (40.0, True)):
+        kernel = np.ones((3, 3), dtype)
+        kernel[0, 0] -= kernel.dtype.type(share * 4.5 * eps)  # two of the nine products differ by as much
+        if refused:
+            with pytest.raises(ValueError, match="no outer product of vectors"):
+                Convolution(kernel, (9, 9), engine="separable")
+        else:
+            Convolution(kernel, (9, 9), engine="separable")
+
+
 def test_rank_counts_in_the_dtype_of_the_product():
     # Rounded to single precision it is an outer product; to double it is not.
     kernel = np.multiply.outer(values((9,), "float32"), values((9,), "float32", 1))

@@ -144,6 +144,24 @@ def test_scratch_memory_is_bounded(channels, workers, dtype):
         assert direction.workers >= min(2, workers) or channels > 8192
 
 
+@pytest.mark.parametrize("cache", [1000, 30_000, 700 << 10])
+@pytest.mark.parametrize("channels", [8, 16, 24, 64, 100])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scratch_memory_has_room_for_all_vectors_wherever_it_begins(channels, cache, dtype, monkeypatch):
+    """A vector of the last row of results may begin at its last tile, and the first may begin after a part of a vector."""
+    monkeypatch.setattr(winograd, "_CACHE", cache)
+    plan = engine.prepare(geometry_of(channels, 8, 14, 14), np.dtype(dtype), 1)
+    for transposed in (False, True):
+        direction = plan.direction(transposed)
+        _, sources, _, rows, _, most_blocks, length, source_distance, result_distance = direction.tables[0][:9].tolist()
+        lanes, tiles = direction.lanes, direction.vectors * direction.lanes
+        sources_end = (sources - 1) * length + tiles + lanes - 1
+        results_end = (most_blocks * rows - 1) * length + tiles + lanes - 1
+        assert sources_end <= source_distance
+        assert results_end <= result_distance
+        assert lanes - 1 + 16 * source_distance + 15 * result_distance + results_end <= direction.scratch
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_estimate_is_below_a_direct_sum(dtype, transposed):

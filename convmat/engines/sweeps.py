@@ -25,6 +25,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from convmat.engines.patterns import Line, Pattern, banded, patterns
 from convmat.relation import IntArray
@@ -201,15 +202,8 @@ class _Builder:
 
         A kind has its row in the first table, the range of valid positions in a row, and what to add to the target.
         """
-        parts, steps, last = self.fit.parts, _steps(self.shape), self.axes[-1]
-        targets = _outer_table(
-            [
-                np.where((q >= kind.low) & (q < kind.high), (q * kind.step + kind.first) * step * parts, _NONE)
-                for kind in axis.kinds
-                for q in [np.arange(axis.low, axis.low + axis.extent)]
-            ]
-            for axis, step in zip(self.axes[:-1], steps, strict=False)
-        )
+        parts, last = self.fit.parts, self.axes[-1]
+        targets = _outer_table(map(self._axis_targets, range(len(self.axes) - 1)))
         kinds = [
             (row, kind.low - last.low, kind.high - last.low, (last.low * kind.step + kind.first) * parts + part)
             for row in range(len(targets))
@@ -217,6 +211,18 @@ class _Builder:
             for part in range(parts)
         ]
         return np.where(targets < 0, -1, targets), np.array(kinds, np.int64)
+
+    def _axis_targets(self, number: int) -> list[IntArray]:
+        """Return where the positions of an axis belong, for each of its kinds."""
+        axis, step = self.axes[number], _steps(self.shape)[number] * self.fit.parts
+        q = np.arange(axis.low, axis.low + axis.extent)
+        targets = []
+        for row, kind in enumerate(axis.kinds):
+            stored = (q >= kind.low) & (q < kind.high)
+            if self.banded and number == len(self.axes) - 2:
+                stored &= self._is_stored(q - axis.low, row)
+            targets.append(np.where(stored, (q * kind.step + kind.first) * step, _NONE))
+        return targets
 
     def _tile_shape(self) -> tuple[int, int]:
         """Return the rows and vectors of a tile that take the least time, by a model of the processor's ports."""
@@ -254,9 +260,23 @@ class _Builder:
         """Return where runs start, for each axis before `first`."""
         starts = [np.arange(axis.positions) for axis in self.axes[:first]]
         if self.banded:
-            rows, count = len(self.axes[-2].kinds), self.axes[-2].positions
-            starts[-1] = np.minimum(np.arange(0, count, rows), count - rows)
+            starts[-1] = self._bands()[1]
         return [start * step for start, step in zip(starts, self.steps, strict=False)]
+
+    def _bands(self) -> tuple[IntArray, IntArray]:
+        """Return the first row that each band adds, and where it starts: the last one overlaps rather than ends late."""
+        rows, count = len(self.axes[-2].kinds), self.axes[-2].positions
+        first = np.arange(0, count, rows)
+        return first, np.minimum(first, count - rows)
+
+    def _is_stored(self, positions: IntArray, row: int) -> npt.NDArray[np.bool_]:
+        """Tell at which positions a row of a tile is stored: where bands start, but what another band has, too.
+
+        The order of a row's sum depends on its place in the band. With two bands, the last digits of a result would depend
+        on which thread is the last to store it.
+        """
+        first, starts = self._bands()
+        return np.isin(positions, starts[starts + row >= first])
 
     def _tile_starts(self, width: int) -> IntArray:
         """Return the first positions of the tiles; the last tile of a run overlaps another rather than end after the run."""
