@@ -10,6 +10,7 @@ import numpy as np
 from convmat.dtypes import Array
 from convmat.forks import undisturbed
 
+_SINGLE, _DOUBLE = 1 << 9, 1 << 13  # terms of a sum in either precision
 _LARGE = 1 << 21  # multiplications; OpenBLAS counts 10⁶ as small
 
 
@@ -22,7 +23,7 @@ def most_terms(dtype: np.dtype[Any]) -> int:
     """
     if dtype.kind in "iu":
         return 1 << 62  # exact in any order
-    return 1 << 9 if np.finfo(dtype).eps > 1e-10 else 1 << 13
+    return _SINGLE if np.finfo(dtype).eps > 1e-10 else _DOUBLE
 
 
 def cuts(terms: int, dtype: np.dtype[Any]) -> list[tuple[int, int]]:

@@ -28,7 +28,8 @@ THRESHOLDS = {
         "_CACHED": (1, 1 << 14), "_TILE": (1, 1 << 16), "_TOGETHER": (1, 1 << 16), "_MANY": (0, 12),
         "_SERIAL": (0, 1 << 10), "_CALL": (0, 7500),
     },
-    "convmat.engines.csr": {"_SERIAL": (1, 1 << 10), "_CHUNKS": (1, 5), "_COMPILED": (0, 1 << 10)},
+    "convmat.engines.csr": {"_SERIAL": (1, 1 << 10), "_CHUNKS": (1, 5), "_COMPILED": (0, 1 << 10), "_SECONDS": (0, 1)},
+    "convmat.engines.sums": {"_SINGLE": (1, 9), "_DOUBLE": (1, 9), "_LARGE": (0, 100)},
     "convmat.engines.separable": {"_BETWEEN": (1, 1 << 10)},
     "convmat.pattern": {
         "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_SHARE": (1, 20), "_KEPT": (0, 1 << 14),
