@@ -17,6 +17,7 @@ from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.options import integer, is_sequence
 from convmat.parallel import count_workers
 from convmat.pattern import Span
+from convmat.quiet import quietly
 from convmat.writer import MatrixRows
 
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -221,11 +222,12 @@ def assemble_as(
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
     if format == "csc" and rows is None:  # the other direction's CSR, read by columns
-        other = assemble(geometry, kernel, not transposed, None, count)
+        other = quietly(assemble, geometry, kernel, not transposed, None, count)
         result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
         result.has_canonical_format = True
         return result
-    return assemble(geometry, kernel, transposed, rows, count, _MORE.get(format, 0)).asformat(format)  # type: ignore[call-overload]
+    matrix = quietly(assemble, geometry, kernel, transposed, rows, count, _MORE.get(format, 0))
+    return matrix.asformat(format)  # type: ignore[call-overload]
 
 
 def check_format(format: object, formats: Sequence[str], place: str = "") -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import get_index_dtype
 
+from convmat.quiet import quietly
+
 Array = npt.NDArray[Any]
 
 _BOOLS = (bool, np.bool_)
@@ -107,7 +109,7 @@ def cast_kernel(kernel: Array, dtype: npt.DTypeLike | None, check: Callable[[str
     wanted = as_dtype(dtype, check)
     if not np.can_cast(kernel.dtype, wanted, "same_kind"):
         raise TypeError(f"dtype must be a same_kind cast of the kernel's, {kernel.dtype}, got {wanted}")
-    return kernel.astype(wanted.newbyteorder("="), copy=False)
+    return quietly(kernel.astype, wanted.newbyteorder("="), copy=False)
 
 
 def check_target(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

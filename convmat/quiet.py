@@ -19,10 +19,10 @@ _quiet = Context()
 _quiet.run(np.seterr, all="ignore")
 
 
-def quietly(function: Callable[..., T], *arguments: object) -> T:
+def quietly(function: Callable[..., T], *arguments: object, **options: object) -> T:
     """Return what a function returns, and let NumPy ignore floating-point errors meanwhile, in this thread.
 
     A context of Python is entered and left by one call in C, so that an interrupt cannot leave the caller's settings
     changed.
     """
-    return _quiet.copy().run(function, *arguments)
+    return _quiet.copy().run(function, *arguments, **options)
