@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError
+from time import sleep
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from scipy.sparse import linalg
 
 from convmat import Convolution, TransposedConvolution
 from convmat.engines import ENGINES
+from convmat.engines.base import PerDirection
 
 LAYERS = [name for name in ENGINES if name != "separable"]  # which takes outer products alone and has tests of its own
 GENERAL = [name for name in LAYERS if name != "winograd"]  # which takes kernels of 3 × 3 alone
@@ -300,6 +302,60 @@ def test_out_may_be_strided_or_the_input_itself():
     np.testing.assert_array_equal(A.apply(x, out=x), expected)
 
 
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
+@pytest.mark.parametrize("shift", [-9, -1, 0, 1, 9])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_out_may_share_memory_with_the_input(engine, shift, mode):
+    A = convolution_or_skip(values((3, 3), "float64"), (8, 8), padding=1, padding_mode=mode, engine=engine)
+    for B in (A, A.T):
+        memory = values((100,), "float64")
+        x, out = memory[18:82].reshape(8, 8), memory[18 + shift : 82 + shift].reshape(8, 8)
+        expected = B.apply(x.copy())
+        assert B.apply(x, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_workers_stay_with_the_family():
+    A = Convolution(values((3, 3), "float64"), (9, 9), workers=1)
+    for B in (A, A.T, A.with_kernel(A.kernel), pickle.loads(pickle.dumps(A)), pickle.loads(pickle.dumps(A.T))):
+        assert B._products.workers == B._products.machine.workers == 1
+
+
+def at_the_same_time(call, threads=2):
+    """Return what threads get that call a function at the same time."""
+    together = Barrier(threads, timeout=30)
+    with ThreadPoolExecutor(threads) as pool:
+        return [*pool.map(lambda _: (together.wait(), call())[1], range(threads))]
+
+
+def slow(function):
+    """Return a function that is slow enough for another thread to come in between, and the number of its calls."""
+    calls = []
+
+    def called(*arguments):
+        calls.append(arguments)
+        sleep(0.05)
+        return function(*arguments)
+
+    return called, calls
+
+
+def test_what_a_direction_needs_is_made_once():
+    make, calls = slow(lambda transposed: object())
+    made = PerDirection()
+    first, second = at_the_same_time(lambda: made.get(True, make))
+    assert first is second
+    assert len(calls) == 1
+
+
+def test_an_engine_is_bound_once(monkeypatch):
+    bind, calls = slow(type(ENGINES["gemm"]).bind)
+    monkeypatch.setattr(type(ENGINES["gemm"]), "bind", bind)
+    A = make("gemm")
+    at_the_same_time(lambda: A.apply(np.ones(A.input_shape)))
+    assert len(calls) == 1
+
+
 def test_matrices_are_fresh():
     A = make("csr")
     W = A.tocsr()
@@ -308,12 +364,18 @@ def test_matrices_are_fresh():
     assert A.tosparse("csc").format == "csc"
 
 
-def test_kernel_is_a_private_copy():
+@pytest.mark.parametrize("engine", ["auto", *GENERAL])
+def test_kernel_is_a_private_copy(engine):
     kernel = values((3, 3), "float64")
-    A = Convolution(kernel, (5, 5))
-    expected = A @ np.ones(25)
-    kernel[:] = 0
-    np.testing.assert_array_equal(A @ np.ones(25), expected)
+    W = Convolution(kernel, (5, 5)).toarray()
+    A, used = (convolution_or_skip(kernel, (5, 5), engine=engine) for _ in range(2))
+    other = A.with_kernel(kernel)
+    used.apply(np.ones((5, 5)))
+    kernel[:] = 0  # before the first product, before the first of the transpose, before the first of another kernel
+    for operator in (A, used, other):
+        np.testing.assert_allclose(operator @ np.ones(25), W @ np.ones(25))
+        np.testing.assert_allclose(operator.T @ np.ones(9), W.T @ np.ones(9))
+        np.testing.assert_array_equal(operator.toarray(), W)
     with pytest.raises(ValueError, match="read-only"):
         A.kernel[0, 0] = 1
 

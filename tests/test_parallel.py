@@ -303,6 +303,40 @@ def test_the_caller_goes_on_with_the_threads_that_there_are(threads, error, monk
     assert helpers._jobs.qsize() <= 3 * threads
 
 
+def test_threads_that_ask_at_the_same_time_start_no_more_than_they_need(monkeypatch):
+    starts, usual = [], parallel._thread.start_new_thread
+
+    def start(*arguments):
+        starts.append(0)
+        sleep(0.02)
+        return usual(*arguments)
+
+    monkeypatch.setattr(parallel._thread, "start_new_thread", start)
+    helpers = parallel._Helpers()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(helpers.ask, parallel._Job(print, [], False), 3) for _ in range(2)]
+    assert all(one.exception() is None for one in asked)
+    assert len(starts) == 3
+
+
+def test_jobs_that_hold_blas_at_the_same_time_leave_it_as_it_was(monkeypatch):
+    class Slow(Library):
+        def get_num_threads(self):
+            sleep(0.02)
+            return self.threads
+
+        def set_num_threads(self, threads):
+            sleep(0.02)
+            self.threads = threads
+
+    library = Slow()
+    monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(run_blocks, lambda: library.threads == 1 or 1 / 0, [()], 1, True) for _ in range(6)]
+    assert all(job.exception() is None for job in jobs)
+    assert library.threads == 8
+
+
 def test_blas_has_one_thread_inside_of_jobs_and_its_own_number_after_the_last(monkeypatch):
     library = Library()
     monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
