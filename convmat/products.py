@@ -12,6 +12,7 @@ import numpy as np
 
 from convmat.dtypes import check_bool, flip_spatial
 from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
+from convmat.engines.compiled import CompilerUnavailable
 from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
 from convmat.padding import fold, pad
@@ -21,6 +22,10 @@ from convmat.quiet import quietly
 Array = Any  # of NumPy or CuPy
 
 _NONE = -1, ""  # no engine is chosen yet
+
+
+class _Refused(ValueError):
+    """What an engine that has been chosen refuses; it may not have done so before."""
 
 
 class Plans:
@@ -162,7 +167,7 @@ class Products(ABC):
     def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
         refusal = self._refusal(name, dtype)
         if refusal is not None:
-            raise ValueError(f"engine={name!r} cannot do this product: {refusal}")
+            raise _Refused(refusal)
         engine, geometry = self.engines[name], self.engine_geometry(name)
         prepared = self.plans.get(name, dtype, lambda: engine.prepare(geometry, dtype, self.machine.workers))
         return engine.bind(prepared, self._engine_kernel(dtype))
@@ -172,6 +177,19 @@ class Products(ABC):
         if not len(x):
             return
         name = self.choose(transposed, x.dtype, len(x))
+        try:
+            self._multiply_by(name, transposed, x, out)
+        except (CompilerUnavailable, _Refused) as error:  # nothing has been written
+            if self.engine != "auto":
+                kind = ValueError if isinstance(error, _Refused) else CompilerUnavailable
+                raise kind(f"engine={name!r} cannot do this product: {error}") from error
+            self._chosen.clear()  # what refuses now is not chosen again
+            self.multiply(transposed, x, out)
+        else:
+            self.used.add(name)
+
+    def _multiply_by(self, name: str, transposed: bool, x: Array, out: Array) -> None:
+        """Write a product by one engine."""
         bound = self.bound(name, x.dtype)
         if self.pads[name]:
             self._pad_and_multiply(bound, transposed, x, out)
@@ -179,7 +197,6 @@ class Products(ABC):
             (bound.transpose if transposed else bound.forward)(x, out)
         if not self.engines[name].local:
             self._clear_empty_rows(transposed, out)
-        self.used.add(name)
 
     def _clear_empty_rows(self, transposed: bool, out: Array) -> None:
         """Set results that read nothing to 0, which are those of an axis' rows without nonzeros."""

@@ -1,11 +1,12 @@
 """The engine that stores W, or Wᵀ, as CSR and multiplies row blocks of it in threads.
 
-SciPy multiplies, or, where the matrix is large and numba installed, the compiled loop in `convmat.engines.rowloops`.
+SciPy multiplies, or, where the matrix is large and there is compiled code, the loop in `convmat.engines.rowloops`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy import sparse
 from convmat.assembly import assemble
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines.compiled import has_numba
+from convmat.engines.compiled import CompilerUnavailable, load_loop, refusal
 from convmat.engines.sums import most_terms
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import count_blocks, run_blocks
@@ -99,8 +100,11 @@ class CSRProducts:
         pieces = count_blocks(tasks, self._workers, _CHUNKS, matrix.nnz * _SECONDS)
         cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
-        multiply = _compiled_product if _is_compiled(matrix.nnz) else _scipy_product
-        return multiply(matrix, list(pairwise(cuts)), self._workers)
+        arguments = matrix, list(pairwise(cuts)), self._workers
+        if _is_compiled(matrix.nnz):
+            with suppress(CompilerUnavailable):  # SciPy can do it
+                return _compiled_product(*arguments)
+        return _scipy_product(*arguments)
 
 
 def _split_rows(matrix: Any) -> tuple[Any, Array]:
@@ -118,7 +122,7 @@ def _split_rows(matrix: Any) -> tuple[Any, Array]:
 
 
 def _is_compiled(nnz: int) -> bool:
-    return nnz >= _COMPILED and has_numba()
+    return nnz >= _COMPILED and refusal() is None
 
 
 def _scipy_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
@@ -150,10 +154,11 @@ def _rows(matrix: Any, first: int, last: int) -> Any:
 
 def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
     """Return the product by the compiled loop, which writes straight into the result and waits for no sum."""
-    from convmat.engines.rowloops import GROUP, interleave, multiply_rows
+    data, columns, index = matrix.data, matrix.shape[1], np.dtype(f"u{matrix.indices.itemsize}")
+    interleave = load_loop("rowloops", "interleave", data.dtype.name)
+    multiply_rows = load_loop("rowloops", "multiply_rows", data.dtype.name, index.name)
+    from convmat.engines.rowloops import GROUP
 
-    index = f"u{matrix.indices.itemsize}"
-    data, columns = matrix.data, matrix.shape[1]
     arrays = matrix.indptr.view(index), matrix.indices.view(index), data
     scratch = Scratch(data.dtype, 1)
     slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))

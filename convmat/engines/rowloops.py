@@ -1,6 +1,6 @@
 """The compiled loops of the engine `csr`. Imports numba; import it late.
 
-They are compiled once for each dtype and index dtype, in about a second, and cached on disk.
+They are compiled once for each dtype, and for each index dtype, in about a second, and cached on the disk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from numba.np.numpy_support import carray
 
 from convmat.engines.simd import compiled, pointer, prefetch
 
+SIGNATURES = {  # of what is called from Python, for a dtype, and an index dtype
+    "interleave": "void(intp, intp, {0}[::1], intp, intp, intp, intp)",
+    "multiply_rows": "void(intp, intp, {1}[::1], {1}[::1], {0}[::1], intp, intp, intp, intp, UniTuple(intp, 2))",
+}
 GROUP = 4  # vectors that are multiplied at once
 _AHEAD = 256  # elements: near enough to be in the first-level cache still, far enough to be there in time
 # Unsigned, as all indices here: those that may be negative would be checked for it.

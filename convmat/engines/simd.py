@@ -1,17 +1,16 @@
 """Vector instructions for compiled loops: numba intrinsics that emit LLVM vector code, and what the processor has.
 
 numba vectorises simple loops by itself, but keeps the accumulators of a matrix product in memory. The intrinsics here put
-them into registers. Each is specialised by literal integers and captures nothing, so that functions which call it are
-cached on disk. Addresses are plain integers, in bytes: nothing here checks them.
+them into registers. Each is specialised by literal integers and captures nothing, so that functions which call it can be
+cached on the disk. Addresses are plain integers, in bytes: nothing here checks them.
 
-This module imports numba; import it late. The cache notices changes of the file that a compiled function is in, not of
-those that it uses: after an edit here, delete ``__pycache__``.
+This module imports numba; import it late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache, reduce
+from functools import reduce
 from typing import Any, cast
 
 import numba
@@ -23,7 +22,7 @@ types: Any = numba.types
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 intrinsic: Decorator = cast(Any, numba.extending).intrinsic
 literal_intrinsic: Decorator = cast(Any, numba.extending).intrinsic(prefer_literal=True)
-compiled: Decorator = cast(Any, numba).njit(nogil=True, cache=True, error_model="numpy")
+compiled: Decorator = cast(Any, numba).njit(nogil=True, error_model="numpy")
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -134,6 +133,13 @@ class Code:
                     phi.add_incoming(value, block)
 
 
+def row_spans(rows: int, banded: int) -> list[tuple[int, int]]:
+    """Return the ranges of a tile's rows that take part in its products, one after the other."""
+    if not banded:
+        return [(0, rows)]
+    return [(0, i) for i in range(1, rows + 1)] + [(i, rows) for i in range(1, rows)]
+
+
 @literal_intrinsic
 def tile_product(
     typing: Any, itemsize: Any, rows: Any, vectors: Any, banded: Any,
@@ -176,9 +182,7 @@ def tile_product(
         Distance of its rows in bytes.
     """
     itemsize_, rows_, vectors_, banded_ = (n.literal_value for n in (itemsize, rows, vectors, banded))
-    spans = [(0, rows_)]
-    if banded_:
-        spans = [(0, i) for i in range(1, rows_ + 1)] + [(i, rows_) for i in range(1, rows_)]
+    spans = row_spans(rows_, banded_)
     terms = ir.Constant(_I64, TERMS // len(spans))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -249,15 +253,13 @@ def tile_product(
     return types.void(itemsize, rows, vectors, banded, *(types.intp,) * 6), generate
 
 
-@cache
-def compiled_tile(itemsize: int, rows: int, vectors: int, banded: int) -> Any:
-    """Return `tile_product` of one shape as a C function; only integers are captured, or the cache on disk never hits."""
+def define_tile(itemsize: int, rows: int, vectors: int, banded: int) -> Callable[..., None]:
+    """Return `tile_product` of one shape, to be compiled; only integers are captured, or it could not be cached."""
 
     def tile(a: int, b: int, offsets: int, counts: int, c: int, row_bytes: int) -> None:
         tile_product(itemsize, rows, vectors, banded, a, b, offsets, counts, c, row_bytes)
 
-    signature = types.void(*(types.intp,) * 6)
-    return cast(Any, numba).cfunc(signature, nopython=True, cache=True)(tile)
+    return tile
 
 
 @intrinsic

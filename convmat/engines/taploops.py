@@ -21,6 +21,15 @@ from convmat.engines.simd import (
     pointer,
 )
 
+SIGNATURES = {  # of what is called from Python, for a dtype
+    "run_tasks": "void("
+    + "intp, " * 7  # start to vectors
+    + "{0}[::1], {0}[::1], "  # weights, scratch
+    + "int64[::1], " * 3  # sizes, offsets, counts
+    + "int64[:, ::1], " * 5  # pieces to kinds
+    + ")"
+}
+
 
 @compiled
 def zero(like, target, count):  # type: ignore[no-untyped-def]

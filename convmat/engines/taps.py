@@ -17,7 +17,7 @@ import numpy as np
 
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines.compiled import has_numba, seconds_to_load
+from convmat.engines.compiled import load_loop, load_tile, refusal, seconds_to_load, vector_unit
 from convmat.engines.patterns import fold
 from convmat.engines.sweeps import PACKED, Fit, Sweep, sweeps
 from convmat.geometry import ConvolutionGeometry
@@ -37,12 +37,10 @@ class TapsEngine:
     local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
-        """Refuse integers, and everything where numba is missing."""
+        """Refuse integers, and everything where there is no compiled code."""
         if dtype.char not in "fdFD":
             return f"it computes float32, float64, complex64 and complex128, got {dtype}"
-        if not has_numba():
-            return 'numba is not installed; pip install "convmat[fast]"'
-        return None
+        return refusal()
 
     def estimate(
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
@@ -69,7 +67,9 @@ class TapsEngine:
         single = flops / rate + machine.moving(moved)
         state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
         seconds = 5.5 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
-        loading = seconds_to_load("taploops", "run_tasks") if machine.loading is None else machine.loading
+        loading = machine.loading
+        if loading is None:
+            loading = seconds_to_load("taploops", "run_tasks", _number(dtype).name)
         setup = 1e-3 + state / machine.bandwidth + loading
         source = geometry.shape[not transposed] // geometry.groups * dtype.itemsize
         scratch = machine.workers * min(source, PACKED)
@@ -98,16 +98,15 @@ class TapsPlan:
         return self._directions.get(transposed, self._build)
 
     def _build(self, transposed: bool) -> Direction:
-        from convmat.engines.simd import REGISTERS, VECTOR_BYTES, compiled_tile
-        from convmat.engines.taploops import run_tasks
-
-        geometry, parts = self.geometry, 2 if self.dtype.kind == "c" else 1
-        number = np.dtype(f"f{self.dtype.itemsize // parts}")
-        fit = Fit(VECTOR_BYTES // number.itemsize, REGISTERS, number.itemsize, parts, self.workers)
+        geometry, number = self.geometry, _number(self.dtype)
+        parts = self.dtype.itemsize // number.itemsize
+        run_tasks = load_loop("taploops", "run_tasks", number.name)
+        vector_bytes, registers = vector_unit()
+        fit = Fit(vector_bytes // number.itemsize, registers, number.itemsize, parts, self.workers)
         inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
         channels = (outer, inner) if transposed else (inner, outer)
         found, missing = sweeps(fold(geometry.axes), transposed, geometry.groups, *channels, fit)
-        tiles = [compiled_tile(number.itemsize, *sweep.tile).address for sweep in found]
+        tiles = [load_tile(number.itemsize, *sweep.tile) for sweep in found]
         moved = sum(geometry.shape) * self.dtype.itemsize
         work = _flops(geometry, parts) * number.itemsize / 4e11 + moved / 1e10
         return Direction(found, tiles, run_tasks, missing, number, work, self.workers)
@@ -212,6 +211,11 @@ def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:
     packed = np.zeros((groups, sweep.blocks * rows, k), number)
     packed[:, : weights.shape[1] * weights.shape[2]] = np.where(taps >= 0, weights, 0).reshape(groups, -1, k)
     return np.ascontiguousarray(packed.reshape(groups, sweep.blocks, rows, k).swapaxes(2, 3)).ravel()
+
+
+def _number(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what is computed with: that of the parts of complex numbers."""
+    return np.dtype(f"f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
 
 
 def _flops(geometry: ConvolutionGeometry, parts: int) -> float:

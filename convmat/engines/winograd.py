@@ -33,7 +33,7 @@ import numpy as np
 
 from convmat.dtypes import Array
 from convmat.engines.base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines.compiled import has_numba, seconds_to_load
+from convmat.engines.compiled import load_loop, load_tile, refusal, seconds_to_load, vector_unit
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import count_blocks, run_blocks
 from convmat.relation import IntArray
@@ -56,7 +56,7 @@ class WinogradEngine:
     local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
-        """Refuse all but 3 × 3 kernels at stride 1 with many real channels, and everything where numba is missing."""
+        """Refuse all but 3 × 3 kernels at stride 1 with many real channels, and all without compiled code."""
         if dtype.char not in "fd":
             return f"it computes float32 and float64, got {dtype}"
         if geometry.spatial_kernel != (3, 3):
@@ -66,9 +66,7 @@ class WinogradEngine:
         channels = _channels(geometry, False)
         if not _CHANNELS <= min(channels) <= max(channels) <= _MOST_CHANNELS:
             return f"it is for {_CHANNELS} to {_MOST_CHANNELS} channels in and out of each group, got {channels}"
-        if not has_numba():
-            return 'numba is not installed; pip install "convmat[fast]"'
-        return None
+        return refusal()
 
     def estimate(
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
@@ -87,7 +85,7 @@ class WinogradEngine:
         moving = cached / (8 * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
         single = flops / rate + moving
         seconds = 4 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
-        loading = seconds_to_load("winoloops", "run_tasks") if machine.loading is None else machine.loading
+        loading = seconds_to_load("winoloops", "run_tasks", dtype.name) if machine.loading is None else machine.loading
         setup = 1e-3 + 8 * state / machine.bandwidth + loading
         vector_bytes = 16 * 64 * (channels[0] + min(channels[1], _RESULTS))
         scratch = machine.workers * max(_CACHE, channels[1] // (8 * lanes) * vector_bytes)
@@ -116,17 +114,16 @@ class WinogradPlan:
         return self._directions.get(transposed, self._build)
 
     def _build(self, transposed: bool) -> Direction:
-        from convmat.engines.simd import REGISTERS, VECTOR_BYTES, compiled_tile
-        from convmat.engines.winoloops import run_tasks
-
         geometry, itemsize = self.geometry, self.dtype.itemsize
-        lanes, line = VECTOR_BYTES // itemsize, 64 // itemsize
-        rows, widest = 8 if REGISTERS > 16 else 4, 3  # of a tile of the matrix product: so many accumulators fit
-        addresses = [compiled_tile(itemsize, rows, vectors, 0).address for vectors in range(1, widest + 1)]
+        run_tasks = load_loop("winoloops", "run_tasks", self.dtype.name)
+        register, registers = vector_unit()
+        lanes, line = register // itemsize, 64 // itemsize
+        rows, widest = 8 if registers > 16 else 4, 3  # of a tile of the matrix product: so many accumulators fit
+        addresses = [load_tile(itemsize, rows, vectors, 0) for vectors in range(1, widest + 1)]
         sources, results = _channels(geometry, transposed)
         blocks = -(-results // rows)
         most_blocks = min(blocks, -(-_RESULTS // rows))
-        vector_bytes = 16 * (sources + most_blocks * rows) * VECTOR_BYTES
+        vector_bytes = 16 * (sources + most_blocks * rows) * register
         # A task reads the whole kernel. Where that has many channels, more tiles have to share it than fit into the cache.
         vectors = max(_CACHE // vector_bytes, results // (8 * lanes))
         vectors = max(1, min(vectors, _SCRATCH * 2 // 3 // (self.workers * vector_bytes)))

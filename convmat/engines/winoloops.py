@@ -12,6 +12,13 @@ from llvmlite import ir
 
 from convmat.engines.simd import VECTOR_BYTES, Code, call_tile, compiled, itemsize, literal_intrinsic, types
 
+SIGNATURES = {  # of what is called from Python, for a dtype
+    "run_tasks": "void("
+    + "intp, " * 7  # start to shares
+    + "{0}[::1], {0}[::1], "  # weights, scratch
+    + "int64[::1], " * 4  # sizes to counts
+    + ")"
+}
 _I1, _I32 = ir.IntType(1), ir.IntType(32)
 
 
