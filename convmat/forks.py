@@ -69,8 +69,8 @@ def _open_gates() -> None:
 def _start_child() -> None:
     _open_gates()
     for lock in _locks:
-        if lock.locked():
-            lock.release()
+        # Anew, whether it says that it is locked or not: between a thread's having it and its saying so, others may fork.
+        lock._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):

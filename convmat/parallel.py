@@ -212,7 +212,7 @@ class _BLASThreads:
 
     def hold(self, job: _Job) -> None:
         """Set BLAS to one thread until the job is released."""
-        with self._lock:
+        with self._lock, undisturbed():
             if self._libraries is None:
                 self._libraries = _blas_libraries()
             self._jobs.add(job)
@@ -223,7 +223,7 @@ class _BLASThreads:
 
     def release(self, job: _Job) -> None:
         """Forget a job, and set BLAS back after the last. May be called again after an interrupt."""
-        with self._lock:
+        with self._lock, undisturbed():
             self._jobs.discard(job)
             if not self._jobs:
                 for library, threads in self._usual:
@@ -239,10 +239,9 @@ class _BLASThreads:
 
 
 def _blas_libraries() -> list[Any]:
-    with undisturbed():
-        from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController
 
-        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 blas_threads = _BLASThreads()
