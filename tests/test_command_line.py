@@ -190,32 +190,31 @@ def test_output_that_cannot_be_written_is_said(unbuffered, folder):
     assert shell("convmat nothing.png 2< photo.png", PYTHONUNBUFFERED=unbuffered) == (2, "", "")
 
 
-def test_an_interrupt_ends_it_without_a_word(folder, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(["photo.png"], "demo.load"), (["photo.png"], "demo.draw"), (["exercise"], "exercise.compare")],
+)
+def test_an_interrupt_ends_it_without_a_word(arguments, place, folder, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convmat.demo.load", interrupted)
-    assert main(["photo.png"]) == 130
-    assert capsys.readouterr() == ("", "")
-    assert not (folder / "convmat-demo.png").exists()
+    monkeypatch.setattr(f"convmat.{place}", interrupted)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == ""
+    assert {path.name for path in folder.iterdir()} == {"photo.png"}
 
 
-@pytest.mark.parametrize("command", [["/dev/stdin"], ["exercise"]])
-def test_a_signal_ends_it_without_a_word(command, folder):
-    # The first waits for an image, the second measures for a minute: both are at work when they are interrupted.
-    code = "import sys, convmat.__main__ as m; print(flush=True); sys.exit(m.main(sys.argv[1:]))"
+def test_a_signal_ends_it_without_a_word(folder):
+    os.mkfifo("queue")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *command],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-m", "convmat", "queue"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
     )
-    process.stdout.readline()
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(2)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
+    with Path("queue").open("wb"):  # which waits until the demo reads it
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, output, errors) == (130, b"", b"")
 
 
