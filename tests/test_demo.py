@@ -3,7 +3,8 @@ import os
 import re
 import subprocess
 import sys
-import time
+import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from convmat import ConvolutionGeometry
 from convmat.__main__ import main
+from convmat.console import CommandError
 from convmat.demo import photograph as steps
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("tqdm")
 Image = pytest.importorskip("PIL.Image")
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,9 +35,7 @@ def photograph(tmp_path):
 
 
 def test_runs_on_an_image(photograph, tmp_path, capsys):
-    start = time.perf_counter()
     assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
-    assert time.perf_counter() - start < 10
     output, errors = capsys.readouterr()
     assert errors == ""
     for part in (
@@ -116,6 +115,167 @@ def test_deep_grey_keeps_its_shades(tmp_path):
     assert_allclose(pixels, np.broadcast_to(shades / 65535, (3, 3, 4)), rtol=1e-6)
 
 
+DEEP = np.random.default_rng(3).integers(0, 2**16, (24, 36)) * (np.arange(36) + 1) // 36
+
+
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("compression", ["raw", "tiff_deflate", "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I", "F"])
+def test_deep_grey_keeps_its_shades_in_either_order_of_bytes(mode, compression, halved, tmp_path, monkeypatch):
+    dtype = {"I": "<i4", "F": "<f4", "I;16B": ">u2"}.get(mode, "<u2")
+    Image.frombytes(mode, (36, 24), DEEP.astype(dtype).tobytes()).save(tmp_path / "a.tif", compression=compression)
+    expected = DEEP
+    if halved:
+        monkeypatch.setattr(steps, "fitting_size", lambda shape: (12, 18))
+        expected = DEEP.reshape(12, 2, 18, 2).mean(axis=(1, 3))
+    photograph = steps.load(tmp_path / "a.tif")
+    assert photograph.channels.startswith("one channel of ")
+    assert_allclose(photograph.pixels, np.broadcast_to(expected / expected.max(), (3, *expected.shape)), rtol=1e-5)
+
+
+def test_deep_grey_without_a_sign_has_all_its_bits(tmp_path):
+    values = np.array([[0, 2**30, 2**31], [2**32 - 1, 3, 2**31 + 5]], np.uint32)
+    Image.fromarray(values.view(np.int32)).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    tag = content.index(bytes([83, 1, 3, 0]))  # SampleFormat, a short number
+    assert content[tag + 8] == 2  # signed
+    content[tag + 8] = 1
+    (tmp_path / "a.tif").write_bytes(content)
+    assert_allclose(steps.load(tmp_path / "a.tif").pixels[0], values / (2**32 - 1), rtol=1e-6)
+
+
+def test_what_is_no_number_is_black_and_stays_where_it_is(tmp_path, monkeypatch):
+    values = np.full((4, 6), 2, np.float32)
+    values[0, 0], values[1, 3], values[3, 5] = np.nan, -7, np.inf
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    monkeypatch.setattr(steps, "fitting_size", lambda shape: (2, 3))
+    assert_allclose(steps.load(tmp_path / "a.tif").pixels[1], [[0.75, 0.75, 1], [1, 1, 0.75]])
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "channels", "conversion"),
+    [
+        ("1", "a.png", "one channel, black or white", "takes its grey"),
+        ("L", "a.png", "one channel, grey", "takes its grey"),
+        ("L", "a.jpg", "one channel, grey", "takes its grey"),
+        ("LA", "a.png", "two channels, grey and alpha", "leaves alpha out"),
+        ("P", "a.png", "one channel, with a palette", "in the palette"),
+        ("P", "a.gif", "one channel, with a palette", "in the palette"),
+        ("RGB", "a.png", "three channels\n", ""),
+        ("RGB", "a.jpg", "three channels\n", ""),
+        ("RGBA", "a.png", "four channels: red, green, blue and alpha", "leaves alpha out"),
+        ("CMYK", "a.jpg", "four channels: cyan, magenta, yellow and black", "converts it to red, green and blue"),
+        ("CMYK", "a.tif", "four channels: cyan, magenta, yellow and black", "converts it to red, green and blue"),
+        ("YCbCr", "a.tif", "three channels: luma and two of chroma", "converts it to red, green and blue"),
+        ("LAB", "a.tif", "three channels: lightness and two of colour", "converts it to red, green and blue"),
+        ("I;16", "a.png", "one channel of 16 bits", "divides its values by the largest"),
+        ("I", "a.tif", "one channel of integers", "divides its values by the largest"),
+        ("F", "a.tif", "one channel of floating-point numbers", "divides its values by the largest"),
+    ],
+)
+def test_says_what_the_file_has_and_what_is_made_of_it(mode, name, channels, conversion, tmp_path, capsys):
+    Image.new(mode, (4, 3)).save(tmp_path / name)
+    assert main(["demo", str(tmp_path / name), "--figure", str(tmp_path / "figure.png")]) == 0
+    output = capsys.readouterr().out
+    assert f"{name}, 4 × 3 pixels, {channels}" in output
+    assert conversion in output
+    assert output.count("three channels") == (mode in ("RGB", "YCbCr", "LAB"))
+
+
+def test_every_mode_of_pillow_is_described():
+    from PIL import ImageMode
+
+    for mode in (
+        "1",
+        "L",
+        "P",
+        "I",
+        "F",
+        "LA",
+        "La",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "LAB",
+        "HSV",
+        "I;16B",
+    ):
+        channels, _ = steps._described(mode)
+        words = {1: "one", 2: "two", 3: "three", 4: "four"}
+        bands = 3 if mode == "RGBX" else len(ImageMode.getmode(mode).bands)
+        assert channels.startswith(f"{words[bands]} channel")
+
+
+def damaged(content, random):
+    """Change some bytes, of the head more often than of the rest, and cut some files short."""
+    content = bytearray(content)
+    for _ in range(random.integers(0, 8)):
+        content[random.integers(min(len(content), random.choice([16, 200, 10**6])))] = random.integers(256)
+    return bytes(content[: random.integers(len(content))] if random.random() < 0.4 else content)
+
+
+def written(name):
+    """Yield an image as a file of a format that Pillow can write, in each mode that it takes."""
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F"):
+        image = Image.fromarray(colours(20, 30))
+        file = io.BytesIO()
+        with suppress(OSError, ValueError, KeyError, AttributeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of formats
+            (image.convert("L") if mode == "I;16" else image).convert(mode).save(file, name)
+        if content := file.getvalue():
+            yield content
+
+
+Image.init()
+
+
+@pytest.mark.parametrize("name", sorted(Image.SAVE))
+def test_damaged_files_are_read_or_refused(name, tmp_path, capfd):
+    random = np.random.default_rng(list(name.encode()))
+    path = tmp_path / f"damaged.{name}"
+    for content in written(name):
+        for _ in range(25):
+            path.write_bytes(damaged(content, random))
+            if (refused := refusal_of(path)) is None:
+                pixels = steps.load(path).pixels
+                assert pixels.dtype == np.float32
+                assert 0 <= pixels.min() <= pixels.max() <= 1
+            else:
+                assert (refused.status, str(refused).count("\n")) == (2, 0)
+    assert capfd.readouterr() == ("", "")
+
+
+def refusal_of(path):
+    """Return the error with which an image is refused, or None."""
+    try:
+        steps.load(path)
+    except CommandError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError(), KeyError("tag"), TypeError("two\nlines.")])
+def test_whatever_pillow_raises_is_one_sentence(error, photograph, tmp_path, monkeypatch, capsys):
+    def fails(self):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fails)
+    said = refusal(capsys, str(photograph), "--figure", str(tmp_path / "figure.png"))
+    assert said.count("\n") == 1
+    assert (
+        "takes more memory than there is" if isinstance(error, MemoryError) else "no image that can be read"
+    ) in said
+
+
+@pytest.mark.parametrize("limit", [1300, 2000, 2541])
+def test_a_picture_over_the_limit_of_pillow_is_refused(limit, photograph, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # it warns from there on, and raises from the double on
+    assert "has too many pixels for a demo" in refusal(capsys, str(photograph))
+
+
 def test_large_photographs_are_reduced(photograph, tmp_path, monkeypatch, capsys):
     for module in ("convmat.demo", "convmat.demo.photograph"):
         monkeypatch.setattr(f"{module}.MATRIX_LIMIT", 200_000)
@@ -144,7 +304,7 @@ def test_a_wrong_product_is_noticed():
     pictures = steps.halve_and_enlarge(colours(60, 70).transpose(2, 0, 1) / np.float32(255), lambda name: None)
     steps.check_against_loops(pictures)
     pictures.z[:, 30, 35] += 0.01
-    with pytest.raises(steps.DemoError, match="Wᵀ·y is not what it must be") as error:
+    with pytest.raises(CommandError, match="Wᵀ·y is not what it must be") as error:
         steps.check_against_loops(pictures)
     assert error.value.status == 1
 
@@ -187,22 +347,9 @@ def test_other_refusals_get_one_sentence(photograph, tmp_path, monkeypatch, caps
     assert "too many pixels" in refusal(capsys, str(photograph))
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "PIL", "tqdm"])
-def test_a_missing_package_names_the_extra(module, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, module, None)
-    assert f'the demo needs {module}, which pip install "convmat[demo]" installs' in refusal(capsys)
-
-
 def test_a_terminal_without_the_letters_gets_question_marks(photograph, tmp_path, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     assert main(["demo", str(photograph), "--figure", str(tmp_path / "figure.png")]) == 0
     sys.stdout.flush()
     assert b"Y = W?x" in raw.getvalue()
-
-
-@pytest.mark.parametrize("arguments", [["nothing"], ["demo", "a", "b"]])
-def test_usage_errors_exit_with_2(arguments):
-    with pytest.raises(SystemExit) as status:
-        main(arguments)
-    assert status.value.code == 2

@@ -127,8 +127,19 @@ def test_what_is_refused_says_why(way, case, reason):
 @pytest.mark.parametrize(("way", "package"), [("compiled", "numba"), ("torch", "torch")])
 def test_a_missing_package_is_named(way, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert WAYS[way].refuses(SMALL[0]) == f"{package} is not installed"
+
+
+def test_loops_that_would_not_be_compiled_are_left_out(monkeypatch):
+    config = pytest.importorskip("numba").config
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    assert "NUMBA_DISABLE_JIT" in WAYS["compiled"].refuses(SMALL[0])
+
+
+def test_a_package_that_does_not_import_is_left_out(tmp_path, monkeypatch):
+    (tmp_path / "broken_peer.py").write_text("raise AttributeError('made for another NumPy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert module.missing("broken_peer") == "broken_peer cannot be imported (made for another NumPy)"
 
 
 def test_a_way_that_is_wrong_is_noticed():
@@ -270,7 +281,6 @@ def test_left_out_is_grouped_by_reason():
 
 def test_the_command_prints_tables_and_the_answer(capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tqdm")
     figure = tmp_path / "answer.png"
     cases = (square("size-8", 8, 3), square("size-70", 70, 3), square("kernel-5", 8, 5), square("layer", 8, 3, 16))
     monkeypatch.setattr("convmat.exercise.BRIEF", cases)
@@ -294,8 +304,8 @@ def test_the_command_prints_tables_and_the_answer(capsys, tmp_path, monkeypatch)
 
 
 def test_the_command_works_without_numba_and_torch(capsys, monkeypatch):
-    pytest.importorskip("tqdm")
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for package in ("numba", "torch"):
+        monkeypatch.setitem(sys.modules, package, None)
     comparison = run(seconds=0.01, cases=(square("size-8", 8, 3),))
     assert {"compiled", "torch"}.isdisjoint(timing.way for timing in comparison.timings)
     output = capsys.readouterr().out
@@ -315,7 +325,6 @@ def test_the_command_works_without_numba_and_torch(capsys, monkeypatch):
 )
 def test_refusals_get_one_sentence(arguments, sentence, capsys):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("tqdm")
     assert main(["exercise", *arguments]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -323,11 +332,13 @@ def test_refusals_get_one_sentence(arguments, sentence, capsys):
     assert sentence in errors
 
 
-@pytest.mark.parametrize(("package", "arguments"), [("tqdm", []), ("matplotlib", ["--figure", "answer.png"])])
-def test_a_missing_extra_is_named(package, arguments, monkeypatch, capsys):
-    monkeypatch.setattr("convmat.exercise.find_spec", lambda name: None if name == package else True)
-    assert main(["exercise", *arguments]) == 2
-    assert f'this needs {package}, which pip install "convmat[demo]" installs' in capsys.readouterr().err
+def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["exercise", "--figure", "answer.png"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        'convmat: this needs matplotlib, which pip install "convmat[demo]" installs\n',
+    )
 
 
 def test_fold_keeps_small_ratios():

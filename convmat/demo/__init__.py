@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,25 @@ import numpy as np
 
 from convmat import textbook
 from convmat.assembly import convolution_matrix
-from convmat.demo.figure import check_figure, draw
+from convmat.console import CommandError, check_figure, progress, render, require, write
+from convmat.demo.figure import draw
 from convmat.demo.photograph import (
     DEGREES,
     MATRIX_LIMIT,
     RUNS,
-    DemoError,
     Photograph,
     Pictures,
     check,
     check_against_loops,
+    check_apart,
+    find,
     geometry_of,
     halve_and_enlarge,
     load,
 )
 from convmat.dtypes import Array
 
-__all__ = ["DemoError", "run"]
+__all__ = ["run"]
 
 
 def run(image: Path | None, figure: Path) -> None:
@@ -43,42 +43,29 @@ def run(image: Path | None, figure: Path) -> None:
 
     Raises
     ------
-    DemoError
-        If the image cannot be read, the figure cannot be written, or something that the demo needs is not installed.
+    CommandError
+        If the image cannot be read, the figure cannot be written or would overwrite the image, or a package is missing;
+        then the example, which needs NumPy alone, has been printed.
     """
-    _check_extra()
+    try:
+        require("the demo", "PIL", "matplotlib")
+    except CommandError:
+        print_example()
+        raise
+    source = find(image)
+    check_apart(source, figure)
     check_figure(figure)
-    photograph = load(image)
+    photograph = load(source)
     print_example()
     with progress(6) as step:
         pictures = halve_and_enlarge(photograph.pixels, step)
         step("loops")
         differences = check_against_loops(pictures)
         step("figure")
-        draw(pictures, figure)
+        drawn = render(draw(pictures), figure)
     print_photograph(photograph, pictures, differences)
+    write(drawn, figure)
     print(f"\n(c) The figure is in {figure}")
-
-
-@contextmanager
-def progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """Show which step runs, on standard error where that is a terminal; yield what announces the next one."""
-    from tqdm import tqdm
-
-    with tqdm(total=steps, leave=False, disable=None, bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt}") as bar:
-
-        def step(name: str) -> None:
-            bar.set_description(name)
-            bar.update()
-
-        yield step
-
-
-def _check_extra() -> None:
-    """Raise DemoError unless everything that the extra "demo" installs is there; Pillow comes with matplotlib."""
-    for name in ("matplotlib", "PIL", "tqdm"):
-        if find_spec(name) is None:
-            raise DemoError(f'the demo needs {name}, which pip install "convmat[demo]" installs')
 
 
 # (a) The textbook's example
@@ -143,9 +130,10 @@ def print_photograph(photograph: Photograph, pictures: Pictures, differences: tu
     geometry, W, Wt, seconds = pictures.geometry, pictures.W, pictures.Wt, pictures.seconds
     check("the number of nonzeros", geometry.nnz == W.nnz == Wt.nnz)
     height, width = photograph.size
-    print(f"\n(b) A photograph: {photograph.name}, {width} × {height} pixels, three channels\n")
-    if photograph.transparent:
-        print("Some of its pixels are transparent. The demo takes their colours as if they were opaque.\n")
+    print(f"\n(b) A photograph: {photograph.name}, {width} × {height} pixels, {photograph.channels}\n")
+    transparent = "Some of its pixels are transparent. The demo takes their colours as if they were opaque."
+    if notes := [note for note in (photograph.conversion, transparent * photograph.transparent) if note]:
+        print(*notes, sep="\n", end="\n\n")
     if photograph.size != geometry.spatial_input:
         full, (height, width) = geometry_of(photograph.size), geometry.spatial_input
         print(f"Its W would have {full.nnz:,} nonzeros and take {_bytes(full.matrix_nbytes(W.dtype))}.")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convmat.demo.photograph import PADDING, STRIDE, DemoError, Pictures
+from convmat.demo.photograph import PADDING, STRIDE, Pictures
 from convmat.dtypes import Array
 
 Shape = tuple[int, ...]
@@ -51,8 +50,8 @@ def most_varied_window(x: Array) -> Window:
     return Window((middle + int(row)) * h, int(column) * w, h, w)
 
 
-def draw(pictures: Pictures, path: Path) -> None:
-    """Write the figure: the photograph, W·x, Wᵀ·y, and where W has its nonzeros."""
+def draw(pictures: Pictures) -> Any:
+    """Return the figure: the photograph, W·x, Wᵀ·y, and where W has its nonzeros."""
     from matplotlib.figure import Figure
 
     _, H, W = pictures.x.shape
@@ -73,10 +72,7 @@ def draw(pictures: Pictures, path: Path) -> None:
         axes.set_title(title, loc="left")
         _draw_picture(axes, image, (H, W), window, step, mark)
     _draw_matrix(figure.add_subplot(grid[1, :]), pictures, window)
-    try:
-        figure.savefig(path, format=_format(path))
-    except OSError as error:
-        raise DemoError(f"the figure cannot be written to {str(path)!r} ({error.strerror})") from None
+    return figure
 
 
 def _draw_picture(
@@ -137,20 +133,3 @@ def _draw_matrix(axes: Any, pictures: Pictures, window: Window) -> None:
         "In colour: one output; the nonzeros in its row are its receptive field",
         loc="left",
     )
-
-
-def check_figure(path: Path) -> None:
-    """Raise DemoError unless a figure can be written under this name, before any work."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    if not path.parent.is_dir():
-        raise DemoError(f"there is no folder {str(path.parent)!r} for the figure")
-    if path.is_dir():
-        raise DemoError(f"the figure must be a file, got the folder {str(path)!r}")
-    formats = FigureCanvasBase.get_supported_filetypes()
-    if _format(path) not in formats:
-        raise DemoError(f"the figure's name must end in one of {', '.join(sorted(formats))}, got {path.name!r}")
-
-
-def _format(path: Path) -> str:
-    return path.suffix[1:].lower() or "png"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -27,8 +26,8 @@ STYLES = {
 }
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Write the figure: time against the size of the image, and of the kernel, and the roofline."""
+def draw(comparison: Comparison) -> Any:
+    """Return the figure: time against the size of the image, and of the kernel, and the roofline."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 9.5), dpi=110, layout="constrained")
@@ -38,7 +37,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     draw_times(right, comparison, "kernel")
     draw_roofline(bottom.subplots(), comparison)
     figure.legend(handles=handles(comparison), loc="outside upper center", ncols=5, frameon=False)
-    figure.savefig(path, format=path.suffix[1:] or "png")
+    return figure
 
 
 def draw_times(axes: Any, comparison: Comparison, ladder: str) -> None:

@@ -10,7 +10,8 @@ import numba
 from convmat.dtypes import Array
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_compiled: _Decorator = cast(Any, numba).njit(nogil=True, cache=True)  # arithmetic as it is written, no fastmath
+# Arithmetic as it is written, no fastmath. Nothing is cached: a run takes a minute, and a cache may be unwritable.
+_compiled: _Decorator = cast(Any, numba).njit(nogil=True)
 
 
 @_compiled

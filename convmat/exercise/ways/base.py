@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from math import prod
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from convmat.assembly import memory_limit
+from convmat.console import unusable
 from convmat.dtypes import Array
 from convmat.exercise.cases import Case
 
@@ -90,8 +90,9 @@ def too_large(work: Work) -> str | None:
 
 
 def missing(package: str) -> str | None:
-    """Return that a package is not installed, as a sentence, or None."""
-    return None if find_spec(package) is not None else f"{package} is not installed"
+    """Return that a package is not installed or cannot be imported, as a sentence, or None."""
+    why = unusable(package)
+    return None if why is None else f"{package} {why}"
 
 
 def cut(count: int, multiplications: int, workers: int) -> list[tuple[int, int]]:

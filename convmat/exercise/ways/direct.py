@@ -56,8 +56,13 @@ class CompiledLoops:
     title = "the same loops, compiled"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse if numba is missing."""
-        return missing("numba")
+        """Refuse if numba is missing, or told not to compile."""
+        if (refusal := missing("numba")) is not None:
+            return refusal
+        from numba import config
+
+        disabled = getattr(config, "DISABLE_JIT", 0)  # set when numba is imported
+        return "numba is told by NUMBA_DISABLE_JIT not to compile" if disabled else None
 
     def work(self, case: Case) -> Work:
         """Count as the loops do."""
