@@ -109,17 +109,17 @@ import sys
 sys.path.insert(0, {!r})
 import numpy, convmat
 from convmat.engines.compiled import seconds_to_load
-print(convmat.__file__, seconds_to_load("taploops", "run_tasks"))
+print(convmat.__file__, seconds_to_load("taploops", "run_tasks", "float64"))
 A = convmat.Convolution(numpy.ones((2, 2)), (5, 5), engine="taps", workers=1)
 print(A.apply(numpy.ones((5, 5))).sum())
 """
 
 
 @pytest.mark.parametrize("place", ["beside", "user", "chosen"])
-def test_code_that_numba_has_cached_counts_as_compiled(place, tmp_path):
+def test_code_that_is_cached_counts_as_compiled(place, tmp_path):
     package = tmp_path / "package" / "convmat"
     shutil.copytree(Path(convmat.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    if place == "user":  # as where the package is installed for all: numba cannot write beside it
+    if place == "user":  # as where the package is installed for all: nothing can be written beside it
         (package / "engines" / "__pycache__").touch()
     environment = {
         "NUMBA_CACHE_DIR": str(tmp_path / "chosen") if place == "chosen" else "",
