@@ -2,7 +2,7 @@
 
 Products of every engine, and builds of W, are interrupted at drawn times: by SIGINT, one, two or many at a time, by the
 handler of a timer that raises, and by an exception that another thread sends. After each of them nothing may go on: arrays
-that are allocated then keep their values, no thread computes, the next product is right and BLAS has the threads that it had.
+that are allocated then keep their values, no thread computes, the next product is right and BLAS has its threads back.
 A round that does not end is a failure, with the stacks of all threads.
 """
 

@@ -1,6 +1,6 @@
 """Products of every engine, matrices and what goes with them, in a few seconds: `python -m tests.smoke`.
 
-The checks raise, so that they hold under `python -O` too. Expected values come from `numpy.pad` and a loop over the taps, and
+The checks raise, so that they hold under `python -O` too. Expected values come from `numpy.pad` and a loop over taps, and
 from no BLAS. The last line names the engines that have computed; `--demand` and `--refuse` say which should, or should not.
 """
 
