@@ -40,6 +40,27 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def hostile(session: nox.Session) -> None:
+    """Run tests as on machines of other people; after --: --list, --full, --only NAME."""
+    session.install("--editable", ".[fast,demo]", *group("test"))
+    session.run("python", ".ci/hostile", *session.posargs)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Compare drawn products and matrices with their definition, for two minutes, or with the fuzzer's options after --."""
+    session.install("--editable", ".[fast]", *group("test"))
+    session.run("python", "-m", "tests.fuzz", *(session.posargs or ["--minutes", "2"]))
+
+
+@nox.session(default=False)
+def caches(session: nox.Session) -> None:
+    """Let four processes at once fill an empty cache of compiled code, ten times, or with other options after --."""
+    session.install("--editable", ".[fast]", *group("test"))
+    session.run("python", "-m", "tests.caches", *(session.posargs or ["--count", "10"]))
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the site; a warning is an error. Then look at it in a browser, if there is a Chromium."""
     session.install("--editable", ".[fast,demo]", *group("docs"))
