@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import get_index_dtype
 
+from convmat.names import hint
+
 Array = npt.NDArray[Any]
 
 _BOOLS = (bool, np.bool_)
 _MOST = 2**63 - 1  # of int64
+_NAMES = (
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float32", "float64", "complex64", "complex128"),
+)
 _SUPPORTED = frozenset("bBhHiIlLqQfdFD")  # dtype characters: every integer, float32/64, complex64/128
 
 
@@ -84,7 +90,7 @@ def as_dtype(dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], 
     except (TypeError, ValueError):
         wanted = None
     if wanted is None:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}")
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}{hint(str(dtype).rpartition('.')[2], _NAMES)}")
     check("dtype", wanted)
     return wanted
 

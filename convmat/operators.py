@@ -16,12 +16,22 @@ from convmat.operator_base import OperatorBase
 from convmat.parallel import count_workers
 from convmat.products import Products
 
+_KNOWN_AS = {
+    **dict.fromkeys(("numba", "direct", "jit", "compiled"), "taps"),
+    **dict.fromkeys(("im2col", "im2row", "unfold", "numpy", "blas", "matmul"), "gemm"),
+    **dict.fromkeys(("sparse", "scipy", "matrix"), "csr"),
+    **dict.fromkeys(("fftconvolve", "oaconvolve", "overlap-add", "overlap-save"), "fft"),
+    **dict.fromkeys(("pytorch", "mkldnn", "onednn"), "torch"),
+    **dict.fromkeys(("cupy", "cuda", "gpu", "cudnn"), "for the device take .to('cupy') or convmat.cupy"),
+}
+
 
 class HostProducts(Products):
     """Products of arrays of NumPy."""
 
     arrays = np
     engines = ENGINES
+    known_as = _KNOWN_AS
     used: ClassVar[set[str]] = set()
 
     def _describe_machine(self) -> Machine:

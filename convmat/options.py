@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, TypeGuard, cast
 import numpy as np
 
 from convmat.axis import Axis
+from convmat.names import choose, hint
 from convmat.relation import PADDING_MODES
 
 IntPerAxis = int | Sequence[int]
@@ -18,6 +19,58 @@ Shape = int | Sequence[int]
 _NO_NUMBERS = (str, bytes, bytearray, memoryview, range)  # sequences, but a range is written like (start, stop)
 _EXTENT = 2**62  # positions and their sums are int64
 _STEP = 2**31  # and so are products of two numbers below a stride
+
+_PADDINGS = ("valid", "same", "full")
+_NAMES_ELSEWHERE = {  # what modes are called elsewhere; "reflect" and "wrap" mean others in scipy.ndimage
+    "zeros": {
+        "constant": "numpy.pad and scipy.ndimage",
+        "grid-constant": "scipy.ndimage",
+        "fill": "scipy.signal",
+        "zero": "PyWavelets",
+        "zpd": "MATLAB",
+    },
+    "circular": {
+        "wrap": "numpy.pad",
+        "grid-wrap": "scipy.ndimage",
+        "periodic": "PyWavelets",
+        "ppd": "MATLAB",
+        "per": "MATLAB",
+    },
+    "reflect": {
+        "mirror": "scipy.ndimage",
+        "reflection": "PyTorch",
+        "reflect_101": "OpenCV",
+        "reflect101": "OpenCV",
+        "symw": "MATLAB",
+    },
+    "symmetric": {"grid-mirror": "scipy.ndimage", "symm": "scipy.signal", "sym": "MATLAB", "symh": "MATLAB"},
+    "replicate": {
+        "edge": "numpy.pad",
+        "nearest": "scipy.ndimage",
+        "replication": "PyTorch",
+        "clamp": "textures",
+        "sp0": "MATLAB",
+    },
+}
+_MODES_ELSEWHERE = {
+    name: f"{name!r} of {library} is {mode!r} here"
+    for mode, names in _NAMES_ELSEWHERE.items()
+    for name, library in names.items()
+}
+_MODES_ELSEWHERE |= {  # what these put into a border is no copy of one value
+    name: f"{name!r} has no counterpart here; pad first, and convolve with padding=0"
+    for name in (
+        *("linear_ramp", "maximum", "mean", "median", "minimum", "empty"),
+        *("antisymmetric", "antireflect", "smooth", "periodization", "asym", "asymh", "asymw", "sp1", "spd"),
+    )
+}
+_PADDINGS_ELSEWHERE = {
+    name: f"{name!r} is a padding_mode, padding says how many positions" for name in (*PADDING_MODES, *_MODES_ELSEWHERE)
+} | {
+    "half": "same",
+    "none": "valid",
+    "causal": "give ((dilation·(k − 1), 0),), one (before, after) pair per axis",
+}
 
 
 class Options:
@@ -57,11 +110,7 @@ class Options:
         self.dilation = _per_axis("dilation", dilation, n, 1)
         reaches = tuple(d * (k - 1) for d, k in zip(self.dilation, self.taps, strict=True))
         self.padding = _padding(padding, self.stride, reaches)
-        if not isinstance(padding_mode, str):
-            raise TypeError(f"padding_mode must be a str, got {padding_mode!r}")
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
-        self.mode = padding_mode
+        self.mode = choose("padding_mode", padding_mode, PADDING_MODES, _MODES_ELSEWHERE)
         if self.has_channels:
             outer, inner = self.kernel_shape[:2]
             if outer % self.groups:
@@ -211,7 +260,9 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
                         "in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
                     )
                 return tuple((reach // 2, reach - reach // 2) for reach in reaches)
-        raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")
+        raise ValueError(
+            f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}{hint(value, _PADDINGS, _PADDINGS_ELSEWHERE)}"
+        )
     expected = f"an int, one int or one (before, after) pair per axis ({n}), or a word"
     if not is_sequence(value):
         try:

@@ -14,6 +14,7 @@ import numpy as np
 from convmat.dtypes import check_flip, flip_spatial
 from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
 from convmat.geometry import ConvolutionGeometry
+from convmat.names import NO_MEANINGS, choose
 from convmat.padding import fold, pad
 from convmat.planner import Estimate, plan
 
@@ -45,6 +46,7 @@ class Products(ABC):
 
     arrays: ModuleType  # NumPy, or what has its names
     engines: Mapping[str, Engine]
+    known_as: Mapping[str, str] = NO_MEANINGS  # other names of engines, in lower case
     place: str = ""  # where the arrays are, for messages
     used: ClassVar[set[str]]  # engines that this process has computed with: what they load, it has
 
@@ -58,8 +60,7 @@ class Products(ABC):
         plans: Plans | None = None,
     ) -> None:
         check_flip(flip)
-        if not isinstance(engine, str):
-            raise TypeError(f"engine must be a str, got {engine!r}")
+        engine = choose("engine", engine, ("auto", *self.engines), self.known_as, place=self.place)
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
         self.kernel = kernel
         self.machine = self._describe_machine()
@@ -92,9 +93,7 @@ class Products(ABC):
         return kernel.copy()
 
     def _check(self, name: str) -> None:
-        """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
-        if name not in self.engines:
-            raise ValueError(f"engine must be one of auto, {', '.join(self.engines)}{self.place}, got {name!r}")
+        """Raise unless the engine does some product; of an integer kernel that may be one with floats."""
         dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
         refusal = self._refusal(name, dtype)
         if refusal is not None:
