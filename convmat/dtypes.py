@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,29 @@ def check_target(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
-    if out.size and any(not step and size > 1 for step, size in zip(out.strides, shape, strict=True)):
-        raise ValueError(f"out must have memory for each of its elements, got strides {out.strides}")
+    if not out.flags.c_contiguous and _overlaps(shape, out.strides, out.itemsize):
+        raise ValueError(f"out must have memory for each of its elements, got shape {shape} and strides {out.strides}")
+
+
+def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Tell whether two elements of an array share memory."""
+    if 0 in shape:
+        return False
+    axes = sorted((abs(step), size) for step, size in zip(strides, shape, strict=True) if size > 1)
+    extent, nested = itemsize, True
+    for step, size in axes:
+        nested &= step >= extent  # each axis steps over all that the axes before it reach
+        extent += step * (size - 1)
+    if nested:
+        return False
+    if extent < itemsize * prod(shape):  # there is no room
+        return True
+    # Only what as_strided makes comes here: axes that interleave.
+    places = np.zeros(1, np.int64)
+    for step, size in axes:
+        places = np.add.outer(places, step * np.arange(size)).ravel()
+    places.sort()
+    return bool((np.diff(places) < itemsize).any())
 
 
 def check_flip(flip: object) -> None:

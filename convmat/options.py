@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Any, SupportsIndex, TypeGuard, cast
 
 import numpy as np
@@ -18,6 +21,7 @@ Shape = int | Sequence[int]
 
 _NO_NUMBERS = (str, bytes, bytearray, memoryview, range)  # sequences, but a range is written like (start, stop)
 _EXTENT = 2**62  # positions and their sums are int64
+_MOST_AXES = 64 - 3
 _STEP = 2**31  # and so are products of two numbers below a stride
 
 _PADDINGS = ("valid", "same", "full")
@@ -103,6 +107,11 @@ class Options:
         self.spatial = self.input_shape[int(self.has_channels) :]
         self.taps = self.kernel_shape[channel_axes:]
         n = len(self.spatial)
+        if n > _MOST_AXES:
+            raise ValueError(
+                f"kernel must have up to {_MOST_AXES} spatial axes, as arrays have up to 64 dimensions, three of them for "
+                f"channels and groups, got {n}"
+            )
         self.groups = integer("groups", groups, 1)
         if not self.has_channels and self.groups != 1:
             raise ValueError(f"groups must be 1 for a kernel without channels, got {self.groups}")
@@ -110,6 +119,7 @@ class Options:
         self.dilation = _per_axis("dilation", dilation, n, 1)
         reaches = tuple(d * (k - 1) for d, k in zip(self.dilation, self.taps, strict=True))
         self.padding = _padding(padding, self.stride, reaches)
+        self.transposed = transposed
         self.mode = choose("padding_mode", padding_mode, PADDING_MODES, _MODES_ELSEWHERE)
         if self.has_channels:
             outer, inner = self.kernel_shape[:2]
@@ -120,6 +130,20 @@ class Options:
                 formula, count = "kernel_shape[0]", outer
             if self.input_shape[0] != count:
                 raise ValueError(f"input_shape must have {formula} = {count} channels, got {self.input_shape}")
+
+    def _warn_of_a_batch(self) -> None:
+        """Warn where shapes are those of a layer and a batch of images: they mean a convolution over all axes."""
+        channels, seen = self.input_shape[1], self.kernel_shape[0 if self.transposed else 1]
+        first = zip(self.stride, self.dilation, self.padding, strict=True)
+        if channels != seen or any(axis != (1, 1, (0, 0)) for _, axis in zip(range(2), first, strict=False)):
+            return
+        warnings.warn(
+            f"a kernel of shape {self.kernel_shape} and input_shape {self.input_shape} mean a convolution over "
+            f"{len(self.taps)} axes, without channels; for a layer give input_shape={self.input_shape[1:]}, as batches "
+            f"belong to apply; if all axes are meant, kernel[None, None] and input_shape={(1, *self.input_shape)} say so",
+            UserWarning,
+            stacklevel=_outside(),
+        )
 
     def transposed_shape(self, output_padding: IntPerAxis, output_shape: Shape | None) -> tuple[int, ...]:
         """Return the shape that comes out of the transposed convolution: of those that are possible, the one chosen."""
@@ -185,11 +209,22 @@ class Options:
                 raise ValueError(f"stride must be below 2**31 where dilation is not 1, got {stride} on axis {i}")
             count = room // stride + 1 if outputs is None else outputs[i]
             axes.append(Axis(size, taps, stride, before, after, dilation, count, self.mode))
+        if not self.has_channels and len(axes) in (4, 5):
+            self._warn_of_a_batch()
         return tuple(axes)
 
     def _each_axis(self) -> Iterable[tuple[int, int, int, int, tuple[int, int]]]:
         """Yield (size, taps, stride, dilation, padding) of each axis."""
         return zip(self.spatial, self.taps, self.stride, self.dilation, self.padding, strict=True)
+
+
+def _outside() -> int:
+    """Return the stack level, for a warning of the function that calls this one, of the first frame outside the package."""
+    frame: FrameType | None = sys._getframe(1)
+    level, package = 1, __name__.partition(".")[0]
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level - 1 if frame is None else level
 
 
 def integer(name: str, value: object, least: int = 0) -> int:
