@@ -14,6 +14,7 @@ from scipy import sparse
 
 from convmat.dtypes import Array, as_kernel, cast_kernel, check_bool, check_dtype, flip_spatial, index_dtype
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
+from convmat.names import choose
 from convmat.options import integer, is_sequence
 from convmat.parallel import count_workers
 from convmat.pattern import Span
@@ -22,6 +23,9 @@ from convmat.writer import MatrixRows
 
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+_FORMATS_ELSEWHERE = dict.fromkeys(
+    ("dense", "array", "ndarray", "numpy"), "for a dense array call .toarray() on the sparse one"
+)
 _MORE = {"coo": 4, "lil": 64, "dok": 128}  # bytes that each nonzero takes besides CSR's, at least
 
 
@@ -232,10 +236,7 @@ def assemble_as(
 
 def check_format(format: object, formats: Sequence[str], place: str = "") -> None:
     """Raise unless `format` is one of the formats that there are; `place` says where, for messages."""
-    if not isinstance(format, str):
-        raise TypeError(f"format must be a str, got {format!r}")
-    if format not in formats:
-        raise ValueError(f"format must be one of {', '.join(formats)}{place}, got {format!r}")
+    choose("format", format, formats, _FORMATS_ELSEWHERE, place=place)
 
 
 def check_rows(rows: object, size: int) -> Span | None:

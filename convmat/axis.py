@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from convmat.counts import count_nonzeros, count_pairs
 from convmat.relation import IntArray, Relation
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -74,33 +75,33 @@ class Axis(Relation):
     @property
     def pairs(self) -> int:
         """The number of (output, tap) pairs that read something, before taps with one source are merged."""
-        return _pairs(self) if self.mode == "zeros" else self.outputs * self.taps
+        return count_pairs(self)
 
     @property
     def entries(self) -> int:
         """The number of nonzeros of the axis' matrix."""
-        return _pairs(self) if self.mode == "zeros" else _entries(self)
+        return _entries(self)
 
     def count(self, transposed: bool, start: int, stop: int) -> int:
         """Return the number of nonzeros of rows `start` to `stop` of the axis' matrix."""
-        if start == stop:
-            return 0
         if (start, stop) == (0, self.rows(transposed)):
             return self.entries
-        total = 0
-        for run in self.runs(transposed, start, stop):
-            rows = np.arange(run.start, run.start + run.period, dtype=np.int64)
-            total += run.periods * int(self.lengths(transposed, rows).sum())
-        return total
+        spans = (start, stop), (0, self.rows(not transposed))
+        return count_nonzeros(self, *(spans[::-1] if transposed else spans))
 
     def most(self, transposed: bool) -> int:
         """Return how many nonzeros a row has at most; the padding modes that fold may give border rows more."""
-        return -(-self.taps // (self.stride // gcd(self.stride, self.dilation))) if transposed else self.taps
+        most = self._most_taps(transposed)
+        if transposed:
+            return min(most, -(-self.outputs // (self.dilation // gcd(self.stride, self.dilation))))
+        return min(most, -(-self.size // self.dilation)) if self.mode == "zeros" else most
 
     def table(self, transposed: bool, rows: IntArray) -> Table:
         """List the nonzeros of the given rows of the axis' matrix, which ascend."""
         if self.mode != "zeros":
             return self._folded_table(transposed, rows)
+        if self.most(transposed) < self._most_taps(transposed):  # taps far outside are not listed
+            return self._progressions(transposed, rows)
         if not transposed:
             taps = np.arange(self.taps, dtype=np.int64)[:, None]
             columns = taps * self.dilation + (rows * self.stride - self.before)
@@ -108,7 +109,7 @@ class Axis(Relation):
         # Output o reads source r through tap t: o·stride + t·dilation = r + before. The taps that meet a source lie on one
         # residue class modulo the step.
         common = gcd(self.stride, self.dilation)
-        step, most = self.stride // common, self.most(True)
+        step, most = self.stride // common, self._most_taps(True)
         taps = np.arange((most - 1) * step, -1, -step, dtype=np.int64)[:, None]
         rows = rows + self.before
         if step > 1:
@@ -124,6 +125,30 @@ class Axis(Relation):
             inside &= rows % common == 0
         return Table(columns, taps, inside)
 
+    def _most_taps(self, transposed: bool) -> int:
+        """Return how many taps may meet a row, were the other side of the relation without end."""
+        return -(-self.taps // (self.stride // gcd(self.stride, self.dilation))) if transposed else self.taps
+
+    def _progressions(self, transposed: bool, rows: IntArray) -> Table:
+        """List what the strands of each row hold, one strand after the other, each by ascending column."""
+        counts, columns, taps, step, tap_steps = self.strands(transposed, rows)
+        nth: IntArray = np.arange(counts.max(initial=0))[:, None]
+        inside = nth < counts[:, None]
+        nth = np.minimum(nth, np.maximum(counts[:, None] - 1, 0))  # so that no tap is there that the kernel lacks
+        columns, taps = columns[:, None] + nth * step, taps[:, None] + nth * tap_steps[:, None]
+        shape = columns.shape[0] * columns.shape[1], rows.size
+        return Table(columns.reshape(shape), np.maximum(taps, 0).reshape(shape), inside.reshape(shape))
+
+    def _readings(self, rows: IntArray) -> Table:
+        """List the outputs that read each source, in any order; where two are the same, taps are to be summed."""
+        if self.most(True) < self._most_taps(True):
+            return self._progressions(True, rows)
+        images = self._images
+        positions = np.concatenate([sign * rows + offset for sign, offset, _, _ in images])
+        columns, taps, inside = replace(self, mode="zeros").table(True, positions)[:3]
+        there = np.concatenate([(rows >= low) & (rows < high) for _, _, low, high in images])
+        return Table(columns, taps, inside & there)
+
     def _folded_table(self, transposed: bool, rows: IntArray) -> Table:
         """Sort what each row reads by column, and merge taps that read the same."""
         end = self.rows(not transposed)
@@ -131,11 +156,7 @@ class Axis(Relation):
             taps = np.arange(self.taps, dtype=np.int64)[:, None]
             columns = self.fold(taps * self.dilation + (rows * self.stride - self.before))
         else:
-            images = self._images
-            positions = np.concatenate([sign * rows + offset for sign, offset, _, _ in images])
-            columns, taps, inside = replace(self, mode="zeros").table(True, positions)[:3]
-            there = np.concatenate([(rows >= low) & (rows < high) for _, _, low, high in images])
-            inside = inside & there
+            columns, taps, inside = self._readings(rows)[:3]
             if self.mode == "replicate":
                 return self._clamped_table(rows, Table(columns, taps, inside))
             columns = np.where(inside, columns, end)
@@ -233,11 +254,14 @@ class Axis(Relation):
 
     def _affine_outputs(self, start: int, stop: int) -> Iterator[Run]:
         """Cut outputs where a tap enters or leaves the input; between cuts, each output moves on by the stride."""
+        origins = range(self.before - self.reach, self.before + 1, self.dilation)
+        low, high = start * self.stride, (stop - 1) * self.stride  # an origin outside cuts no row of these
         cuts = {start, stop}
-        for origin in range(self.before, self.before - self.reach - 1, -self.dilation):
+        for origin in _between(origins, low + 1, high + 1):
             cuts.add(-(-origin // self.stride))
+        for origin in _between(origins, low + 1 - self.size, high + 1 - self.size):
             cuts.add((self.size - 1 + origin) // self.stride + 1)
-        for first, last in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
+        for first, last in pairwise(sorted(cuts)):
             yield Run(first, 1, last - first, self.stride)
 
     def _affine_sources(self, start: int, stop: int) -> Iterator[Run]:
@@ -246,11 +270,21 @@ class Axis(Relation):
         cuts = {0, periods}
         for offset in (-self.size, 0, self.size) if self.mode == "circular" else (0,):
             first = -self.before - offset - start
-            for tap in range(first, first + self.reach + 1, self.dilation):
-                cuts.update(cut for o in (0, self.outputs) if 0 < (cut := (tap + o * stride) // stride) < periods)
+            reads = range(first, first + self.reach + 1, self.dilation)
+            for output in (0, self.outputs):
+                moved = output * stride
+                cuts.update(
+                    (read + moved) // stride for read in _between(reads, stride - moved, periods * stride - moved)
+                )
         for first, last in pairwise(sorted(cuts)):
             yield Run(start + first * stride, stride, last - first, 1)
         yield from _alone(start + periods * stride, stop)
+
+
+def _between(numbers: range, low: int, high: int) -> range:
+    """Return those of ascending numbers that are at least `low` and below `high`."""
+    first, step = numbers.start, numbers.step
+    return numbers[max(0, -((first - low) // step)) : max(0, -((first - high) // step))]
 
 
 _Piece = tuple[int, int, Callable[[int, int], Iterable[Run]]]
@@ -274,15 +308,5 @@ def _gathered(runs: Iterable[Run]) -> list[Run]:
 
 
 @lru_cache
-def _pairs(axis: Axis) -> int:
-    """Return the number of (output, tap) pairs inside the input."""
-    return sum(high - low for low, high in map(axis.span, range(axis.taps)))
-
-
-@lru_cache
 def _entries(axis: Axis) -> int:
-    """Return the number of nonzeros, which for the padding modes that fold is less where taps read the same source."""
-    return sum(
-        run.periods * int(axis.lengths(False, np.arange(run.start, run.start + run.period, dtype=np.int64)).sum())
-        for run in axis.runs()
-    )
+    return count_nonzeros(axis, (0, axis.outputs), (0, axis.size))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import get_index_dtype
 
+from convmat.names import hint
 from convmat.quiet import quietly
 
 Array = npt.NDArray[Any]
 
 _BOOLS = (bool, np.bool_)
 _MOST = 2**63 - 1  # of int64
+_NAMES = (
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float32", "float64", "complex64", "complex128"),
+)
 _SUPPORTED = frozenset("bBhHiIlLqQfdFD")  # dtype characters: every integer, float32/64, complex64/128
 
 
@@ -86,7 +92,7 @@ def as_dtype(dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], 
     except (TypeError, ValueError):
         wanted = None
     if wanted is None:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}")
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}{hint(str(dtype).rpartition('.')[2], _NAMES)}")
     check("dtype", wanted)
     return wanted
 
@@ -118,8 +124,29 @@ def check_target(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
-    if out.size and any(not step and size > 1 for step, size in zip(out.strides, shape, strict=True)):
-        raise ValueError(f"out must have memory for each of its elements, got strides {out.strides}")
+    if not out.flags.c_contiguous and _overlaps(shape, out.strides, out.itemsize):
+        raise ValueError(f"out must have memory for each of its elements, got shape {shape} and strides {out.strides}")
+
+
+def _overlaps(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Tell whether two elements of an array share memory."""
+    if 0 in shape:
+        return False
+    axes = sorted((abs(step), size) for step, size in zip(strides, shape, strict=True) if size > 1)
+    extent, nested = itemsize, True
+    for step, size in axes:
+        nested &= step >= extent  # each axis steps over all that the axes before it reach
+        extent += step * (size - 1)
+    if nested:
+        return False
+    if extent < itemsize * prod(shape):  # there is no room
+        return True
+    # Only what as_strided makes comes here: axes that interleave.
+    places = np.zeros(1, np.int64)
+    for step, size in axes:
+        places = np.add.outer(places, step * np.arange(size)).ravel()
+    places.sort()
+    return bool((np.diff(places) < itemsize).any())
 
 
 def check_bool(name: str, value: object) -> None:

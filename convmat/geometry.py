@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from typing import Any, Self
@@ -157,6 +157,10 @@ class ConvolutionGeometry:
             ("kernel_shape", "input_shape", "groups", "axes"), (kernel_shape, input_shape, groups, axes), strict=True
         ):
             object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what makes it equal to another one; not what it has computed, which would change its pickle with use."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __repr__(self) -> str:
         options = (

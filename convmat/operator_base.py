@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import chain
-from math import prod
+from math import log10, prod
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,8 @@ from convmat.options import integer
 from convmat.planner import Explanation
 from convmat.products import Array, Products
 from convmat.quiet import quietly
+
+_MOST = 2**63 - 1  # along an axis of an array
 
 
 class OperatorBase(ABC):
@@ -192,9 +194,12 @@ class OperatorBase(ABC):
         TypeError
             If `batch` is no int, or `dtype` no supported dtype.
         ValueError
-            If `batch` is less than 1.
+            If `batch` is less than 1, or more than an array can have.
         """
         batch = integer("batch", batch, 1)
+        if batch > _MOST:
+            value = batch if batch < 10**30 else f"about 10**{int(batch.bit_length() * log10(2))}"
+            raise ValueError(f"batch must be less than 2**63, as no axis of an array is longer, got {value}")
         wanted = self.dtype if dtype is None else np.result_type(self.dtype, as_dtype(dtype))
         directions = (self._transposed, not self._transposed)
         estimates = (self._products.estimates(transposed, wanted, batch) for transposed in directions)

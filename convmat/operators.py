@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,8 +14,17 @@ from convmat.dtypes import Array, as_array, as_kernel, check_host, check_target
 from convmat.engines import ENGINES, Machine
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.operator_base import OperatorBase
-from convmat.parallel import count_workers
+from convmat.parallel import available_cpus, count_workers
 from convmat.products import Products
+
+_KNOWN_AS = {
+    **dict.fromkeys(("numba", "direct", "jit", "compiled"), "taps"),
+    **dict.fromkeys(("im2col", "im2row", "unfold", "numpy", "blas", "matmul"), "gemm"),
+    **dict.fromkeys(("sparse", "scipy", "matrix"), "csr"),
+    **dict.fromkeys(("fftconvolve", "oaconvolve", "overlap-add", "overlap-save"), "fft"),
+    **dict.fromkeys(("pytorch", "mkldnn", "onednn"), "torch"),
+    **dict.fromkeys(("cupy", "cuda", "gpu", "cudnn"), "for the device take .to('cupy') or convmat.cupy"),
+}
 
 
 class HostProducts(Products):
@@ -22,16 +32,22 @@ class HostProducts(Products):
 
     arrays = np
     engines = ENGINES
+    known_as = _KNOWN_AS
     used: ClassVar[set[str]] = set()
 
     def _describe_machine(self) -> Machine:
-        return Machine(workers=count_workers(self.workers), memory=memory_limit())
+        return Machine(workers=_count_here(self.workers), memory=memory_limit())
 
     @staticmethod
     def _private(kernel: Array) -> Array:
         kernel = kernel.copy()
         kernel.flags.writeable = False
         return kernel
+
+
+def _count_here(workers: int | None) -> int:
+    """Return how many threads a number means that was right where it was given: here there may be fewer CPUs."""
+    return count_workers(workers if workers is None else max(workers, -available_cpus()))
 
 
 class _ConvolutionOperator(OperatorBase, LinearOperator):
@@ -99,6 +115,39 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         columns = as_array("x", X).swapaxes(-1, -2)
         result = self._apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
         return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)  # type: ignore[no-any-return]
+
+    # SciPy checks shapes in its public methods, before any of the above is asked.
+
+    def dot(self, x: Any) -> Any:
+        """Multiply by a vector, a matrix of columns, a number or another operator, as SciPy's operators do."""
+        return self._with_hint(super().dot, x)
+
+    def matvec(self, x: Any) -> Any:
+        """Multiply by a vector, as SciPy's operators do."""
+        return self._with_hint(super().matvec, x)
+
+    def matmat(self, X: Any) -> Any:
+        """Multiply by a matrix of columns, as SciPy's operators do."""
+        return self._with_hint(super().matmat, X)
+
+    def _with_hint(self, multiply: Callable[[Any], Any], x: Any) -> Any:
+        """Multiply, and say what takes arrays in their own shape where SciPy only says that it does not."""
+        try:
+            return multiply(x)
+        except ValueError as error:
+            shape, own, size = np.shape(x), self._input_shape, self.shape[1]
+            if (
+                len(shape) < 2
+                or shape[-len(own) :] != own
+                or isinstance(x, LinearOperator)
+                or not _is_from_scipy(error)
+            ):
+                raise
+            raise ValueError(
+                f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
+                f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
+                f"{', or A @ x.ravel()' if shape == own else ''}"
+            ) from None
 
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.
@@ -169,7 +218,16 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
             If the matrix does not fit into memory.
         """
         products = self._products
-        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, products.workers)
+        workers = products.machine.workers
+        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, workers)
+
+
+def _is_from_scipy(error: Exception) -> bool:
+    """Tell whether it is SciPy's operator that raised an error, and not the product that it called."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals["__name__"].startswith("scipy.sparse.linalg")
 
 
 class Convolution(_ConvolutionOperator):
@@ -253,6 +311,7 @@ class Convolution(_ConvolutionOperator):
         local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
+        count_workers(workers)  # an operator that is loaded elsewhere keeps the number, and takes what there is
         geometry = ConvolutionGeometry(
             array.shape,
             input_shape,
@@ -325,6 +384,7 @@ class TransposedConvolution(_ConvolutionOperator):
         local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
+        count_workers(workers)  # an operator that is loaded elsewhere keeps the number, and takes what there is
         geometry = ConvolutionGeometry.of_transposed(
             array.shape,
             input_shape,

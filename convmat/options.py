@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Any, SupportsIndex, TypeGuard, cast
 
 import numpy as np
 
 from convmat.axis import Axis
+from convmat.names import choose, hint
 from convmat.relation import PADDING_MODES
 
 IntPerAxis = int | Sequence[int]
@@ -17,7 +21,60 @@ Shape = int | Sequence[int]
 
 _NO_NUMBERS = (str, bytes, bytearray, memoryview, range)  # sequences, but a range is written like (start, stop)
 _EXTENT = 2**62  # positions and their sums are int64
+_MOST_AXES = 64 - 3
 _STEP = 2**31  # and so are products of two numbers below a stride
+
+_PADDINGS = ("valid", "same", "full")
+_NAMES_ELSEWHERE = {  # what modes are called elsewhere; "reflect" and "wrap" mean others in scipy.ndimage
+    "zeros": {
+        "constant": "numpy.pad and scipy.ndimage",
+        "grid-constant": "scipy.ndimage",
+        "fill": "scipy.signal",
+        "zero": "PyWavelets",
+        "zpd": "MATLAB",
+    },
+    "circular": {
+        "wrap": "numpy.pad",
+        "grid-wrap": "scipy.ndimage",
+        "periodic": "PyWavelets",
+        "ppd": "MATLAB",
+        "per": "MATLAB",
+    },
+    "reflect": {
+        "mirror": "scipy.ndimage",
+        "reflection": "PyTorch",
+        "reflect_101": "OpenCV",
+        "reflect101": "OpenCV",
+        "symw": "MATLAB",
+    },
+    "symmetric": {"grid-mirror": "scipy.ndimage", "symm": "scipy.signal", "sym": "MATLAB", "symh": "MATLAB"},
+    "replicate": {
+        "edge": "numpy.pad",
+        "nearest": "scipy.ndimage",
+        "replication": "PyTorch",
+        "clamp": "textures",
+        "sp0": "MATLAB",
+    },
+}
+_MODES_ELSEWHERE = {
+    name: f"{name!r} of {library} is {mode!r} here"
+    for mode, names in _NAMES_ELSEWHERE.items()
+    for name, library in names.items()
+}
+_MODES_ELSEWHERE |= {  # what these put into a border is no copy of one value
+    name: f"{name!r} has no counterpart here; pad first, and convolve with padding=0"
+    for name in (
+        *("linear_ramp", "maximum", "mean", "median", "minimum", "empty"),
+        *("antisymmetric", "antireflect", "smooth", "periodization", "asym", "asymh", "asymw", "sp1", "spd"),
+    )
+}
+_PADDINGS_ELSEWHERE = {
+    name: f"{name!r} is a padding_mode, padding says how many positions" for name in (*PADDING_MODES, *_MODES_ELSEWHERE)
+} | {
+    "half": "same",
+    "none": "valid",
+    "causal": "give ((dilation·(k − 1), 0),), one (before, after) pair per axis",
+}
 
 
 class Options:
@@ -50,6 +107,11 @@ class Options:
         self.spatial = self.input_shape[int(self.has_channels) :]
         self.taps = self.kernel_shape[channel_axes:]
         n = len(self.spatial)
+        if n > _MOST_AXES:
+            raise ValueError(
+                f"kernel must have up to {_MOST_AXES} spatial axes, as arrays have up to 64 dimensions, three of them for "
+                f"channels and groups, got {n}"
+            )
         self.groups = integer("groups", groups, 1)
         if not self.has_channels and self.groups != 1:
             raise ValueError(f"groups must be 1 for a kernel without channels, got {self.groups}")
@@ -57,11 +119,8 @@ class Options:
         self.dilation = _per_axis("dilation", dilation, n, 1)
         reaches = tuple(d * (k - 1) for d, k in zip(self.dilation, self.taps, strict=True))
         self.padding = _padding(padding, self.stride, reaches)
-        if not isinstance(padding_mode, str):
-            raise TypeError(f"padding_mode must be a str, got {padding_mode!r}")
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
-        self.mode = padding_mode
+        self.transposed = transposed
+        self.mode = choose("padding_mode", padding_mode, PADDING_MODES, _MODES_ELSEWHERE)
         if self.has_channels:
             outer, inner = self.kernel_shape[:2]
             if outer % self.groups:
@@ -71,6 +130,20 @@ class Options:
                 formula, count = "kernel_shape[0]", outer
             if self.input_shape[0] != count:
                 raise ValueError(f"input_shape must have {formula} = {count} channels, got {self.input_shape}")
+
+    def _warn_of_a_batch(self) -> None:
+        """Warn where shapes are those of a layer and a batch of images: they mean a convolution over all axes."""
+        channels, seen = self.input_shape[1], self.kernel_shape[0 if self.transposed else 1]
+        first = zip(self.stride, self.dilation, self.padding, strict=True)
+        if channels != seen or any(axis != (1, 1, (0, 0)) for _, axis in zip(range(2), first, strict=False)):
+            return
+        warnings.warn(
+            f"a kernel of shape {self.kernel_shape} and input_shape {self.input_shape} mean a convolution over "
+            f"{len(self.taps)} axes, without channels; for a layer give input_shape={self.input_shape[1:]}, as batches "
+            f"belong to apply; if all axes are meant, kernel[None, None] and input_shape={(1, *self.input_shape)} say so",
+            UserWarning,
+            stacklevel=_outside(),
+        )
 
     def transposed_shape(self, output_padding: IntPerAxis, output_shape: Shape | None) -> tuple[int, ...]:
         """Return the shape that comes out of the transposed convolution: of those that are possible, the one chosen."""
@@ -136,11 +209,22 @@ class Options:
                 raise ValueError(f"stride must be below 2**31 where dilation is not 1, got {stride} on axis {i}")
             count = room // stride + 1 if outputs is None else outputs[i]
             axes.append(Axis(size, taps, stride, before, after, dilation, count, self.mode))
+        if not self.has_channels and len(axes) in (4, 5):
+            self._warn_of_a_batch()
         return tuple(axes)
 
     def _each_axis(self) -> Iterable[tuple[int, int, int, int, tuple[int, int]]]:
         """Yield (size, taps, stride, dilation, padding) of each axis."""
         return zip(self.spatial, self.taps, self.stride, self.dilation, self.padding, strict=True)
+
+
+def _outside() -> int:
+    """Return the stack level, for a warning of the function that calls this one, of the first frame outside the package."""
+    frame: FrameType | None = sys._getframe(1)
+    level, package = 1, __name__.partition(".")[0]
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level - 1 if frame is None else level
 
 
 def integer(name: str, value: object, least: int = 0) -> int:
@@ -211,7 +295,9 @@ def _padding(value: object, stride: tuple[int, ...], reaches: tuple[int, ...]) -
                         "in all; for ⌈n/stride⌉ outputs and an odd kernel give padding=dilation·(k − 1)//2"
                     )
                 return tuple((reach // 2, reach - reach // 2) for reach in reaches)
-        raise ValueError(f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}")
+        raise ValueError(
+            f"padding must be 'valid', 'same', 'full' or numbers, got {value!r}{hint(value, _PADDINGS, _PADDINGS_ELSEWHERE)}"
+        )
     expected = f"an int, one int or one (before, after) pair per axis ({n}), or a word"
     if not is_sequence(value):
         try:

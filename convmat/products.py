@@ -15,6 +15,7 @@ from convmat.engines.base import Bound, Engine, Machine, SelectiveEngine
 from convmat.engines.compiled import CompilerUnavailable
 from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
+from convmat.names import NO_MEANINGS, choose
 from convmat.padding import fold, pad
 from convmat.planner import SPREADS, Estimate, plan
 from convmat.quiet import quietly
@@ -51,6 +52,7 @@ class Products(ABC):
 
     arrays: ModuleType  # NumPy, or what has its names
     engines: Mapping[str, Engine]
+    known_as: Mapping[str, str] = NO_MEANINGS  # other names of engines, in lower case
     place: str = ""  # where the arrays are, for messages
     used: ClassVar[set[str]]  # engines that this process has computed with: what they load, it has
 
@@ -66,8 +68,7 @@ class Products(ABC):
     ) -> None:
         check_bool("flip", flip)
         check_bool("local", local)
-        if not isinstance(engine, str):
-            raise TypeError(f"engine must be a str, got {engine!r}")
+        engine = choose("engine", engine, ("auto", *self.engines), self.known_as, place=self.place)
         self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
         self.local = bool(local)
         self.kernel = kernel
@@ -102,9 +103,7 @@ class Products(ABC):
         return kernel.copy()
 
     def _check(self, name: str) -> None:
-        """Raise unless the engine exists and does some product; of an integer kernel that may be one with floats."""
-        if name not in self.engines:
-            raise ValueError(f"engine must be one of auto, {', '.join(self.engines)}{self.place}, got {name!r}")
+        """Raise unless the engine does some product; of an integer kernel that may be one with floats."""
         dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
         refusal = self._refusal(name, dtype)
         if refusal is not None:
@@ -201,9 +200,7 @@ class Products(ABC):
     def _clear_empty_rows(self, transposed: bool, out: Array) -> None:
         """Set results that read nothing to 0, which are those of an axis' rows without nonzeros."""
         if transposed not in self._empty:
-            every = (np.arange(axis.rows(transposed)) for axis in self.geometry.axes)
-            lengths = (axis.lengths(transposed, rows) for axis, rows in zip(self.geometry.axes, every, strict=True))
-            self._empty[transposed] = [np.flatnonzero(of_axis == 0) for of_axis in lengths]
+            self._empty[transposed] = [axis.empty_rows(transposed) for axis in self.geometry.axes]
         for axis, rows in enumerate(self._empty[transposed]):
             if rows.size:
                 out[(slice(None),) * (2 + axis) + (rows,)] = 0

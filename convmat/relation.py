@@ -8,7 +8,6 @@ or a border holds on to the edge, are taps summed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from math import gcd
 from typing import NamedTuple
 
@@ -152,29 +151,30 @@ class Relation:
         columns = (position - last * self.dilation) // self.stride
         return Strands(counts, columns, last, self.dilation // common, np.full_like(sign, -step))
 
-    def lengths(self, transposed: bool, rows: IntArray) -> IntArray:
-        """Return the number of nonzeros of each of the given rows of the axis' matrix."""
-        strands = self.strands(transposed, rows)
-        lengths: IntArray = strands.counts.sum(axis=0)
-        begins, ends = strands.columns, strands.columns + strands.counts * strands.step
-        for size in range(2, len(begins) + 1):  # inclusion and exclusion
-            for some in map(list, combinations(range(len(begins)), size)):
-                begin, end = begins[some].max(axis=0), ends[some].min(axis=0)
-                same = ((begins[some] - begin) % strands.step == 0).all(axis=0)
-                lengths += (-1) ** (size - 1) * np.where(same, np.maximum(end - begin, 0) // strands.step, 0)
+    def empty_rows(self, transposed: bool) -> IntArray:
+        """Return the rows of the axis' matrix that have no nonzero: outputs of padding, or sources that are not read."""
+        empty = self.strands(transposed, np.arange(self.rows(transposed), dtype=np.int64)).counts.sum(axis=0) == 0
         if transposed and self.mode == "replicate":
-            for row in self._edges(rows):
-                lengths[row] = len(self.clamped(int(rows[row]))[0])
-        return lengths
+            for row in (0, self.size - 1):
+                first, last = self.readers(row)
+                empty[row] = first >= last
+        return np.flatnonzero(empty)
 
     def clamped(self, row: int) -> tuple[IntArray, IntArray]:
         """Return the outputs that read the first or the last source, where the padding mode replicates it, and their taps.
 
         Taps from their number on are those of `clamped_sums`.
         """
-        counts, sums = self._clamped(np.arange(self.outputs) * self.stride - self.before, row > 0)
-        outputs = np.flatnonzero(counts)
-        return outputs, sums[outputs]
+        outputs = np.arange(*self.readers(row), dtype=np.int64)
+        return outputs, self._clamped(outputs * self.stride - self.before, row > 0)[1]
+
+    def readers(self, row: int) -> tuple[int, int]:
+        """Return the range of outputs that read the first or the last source, where the padding mode replicates it."""
+        if self.size == 1:
+            return 0, self.outputs
+        if not row:
+            return 0, min(self.outputs, self.before // self.stride + 1)
+        return min(self.outputs, max(0, -((self.reach - self.before - row) // self.stride))), self.outputs
 
     def clamped_sums(self) -> tuple[IntArray, IntArray]:
         """Return the sums of first taps, then those of last taps, that read a source which is replicated.

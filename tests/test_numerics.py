@@ -134,6 +134,9 @@ EMPTY = {  # kernel, input, options; where some outputs or some inputs have no t
     "stride": ((3,), (20,), {"stride": 7}),
     "both": ((2, 3), (9, 20), {"stride": (4, 1), "padding": (0, 9)}),
     "dilation": ((2, 2), (5, 6), {"padding": 8, "dilation": 9}),
+    "replicated": ((2,), (30,), {"stride": 5, "padding": 4, "padding_mode": "replicate"}),
+    "mirrored": ((2,), (30,), {"stride": 5, "padding": 4, "padding_mode": "reflect"}),
+    "around": ((2, 3), (9, 20), {"stride": (4, 5), "padding": 3, "padding_mode": "circular"}),
     "channels": ((20, 16, 3), (16, 9), {"padding": 9, "stride": 2}),
 }
 

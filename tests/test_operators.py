@@ -4,6 +4,7 @@ import copy
 import gc
 import multiprocessing
 import pickle
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,12 +13,22 @@ from time import sleep
 
 import numpy as np
 import pytest
+import reference
 from cases import DTYPES, assert_close, cases, convolution_or_skip, engines_for, values
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import linalg
 
-from convmat import Convolution, TransposedConvolution
+from convmat import (
+    Convolution,
+    ConvolutionGeometry,
+    TransposedConvolution,
+    convolution_matrix,
+    operators,
+    parallel,
+    transposed_convolution_matrix,
+)
+from convmat.dtypes import check_target
 from convmat.engines import ENGINES
 from convmat.engines.base import PerDirection
 
@@ -395,3 +406,181 @@ def test_explain_covers_every_engine_in_both_directions():
     lines = str(explanation).splitlines()
     assert len(lines) == 1 + 2 * len(ENGINES)
     assert max(map(len, lines)) < 140
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 1), (1, 5), (25, 1), (1, 25), (5,)])
+def test_what_scipy_multiplies_stays_what_it_is(shape):
+    kernel = np.ones((1,) * len(shape))
+    A, plain = Convolution(2 * kernel, shape), linalg.aslinearoperator(2 * np.eye(np.prod(shape)))
+    size = A.shape[1]
+    for operand in ((size,), (size, 1), (size, 3), shape, (3, *shape), (size, size), (2, size), (2, size, 3), ()):
+        x = values(operand, "float64")
+        for name in ("dot", "matvec", "matmat", "rmatvec", "__matmul__", "__call__"):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # SciPy will take no columns in matvec
+                    expected = getattr(plain, name)(x)
+            except ValueError:
+                with pytest.raises(ValueError, match=r"\w") as caught:
+                    getattr(A, name)(x)
+                own = len(operand) > 1 and operand[-len(shape) :] == shape and name != "rmatvec"
+                assert ("A.apply(x)" in str(caught.value)) == own
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                result = getattr(A, name)(x)
+            if isinstance(expected, np.ndarray):
+                np.testing.assert_array_equal(result, expected)
+            else:
+                np.testing.assert_array_equal(result @ np.eye(size), expected @ np.eye(size))
+
+
+@given(st.data())
+def test_out_is_refused_only_where_elements_share_memory(data):
+    shape = tuple(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=4)))
+    strides = tuple(data.draw(st.lists(st.integers(-12, 12), min_size=len(shape), max_size=len(shape))))
+    itemsize = data.draw(st.sampled_from([1, 2, 4]))
+    places = [sum(i * s for i, s in zip(index, strides, strict=True)) for index in np.ndindex(shape)]
+    used = [place + byte for place in places for byte in range(itemsize)]
+    out = np.lib.stride_tricks.as_strided(np.zeros(200, f"i{itemsize}")[90 // itemsize :], shape, strides)
+    if len(set(used)) == len(used):
+        check_target(out, shape, out.dtype)
+    else:
+        with pytest.raises(ValueError, match="out must have memory for each of its elements"):
+            check_target(out, shape, out.dtype)
+
+
+@given(st.data())
+def test_views_are_no_overlapping_out(data):
+    array = np.zeros(data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)), "complex64")
+    steps = [slice(None, None, data.draw(st.sampled_from([1, 2, 3, -1, -2]))) for _ in array.shape]
+    view = array.transpose(data.draw(st.permutations(range(array.ndim))))[tuple(steps)]
+    for out in (view, view.real, view.imag, view[..., None], view[None, :0]):
+        check_target(out, out.shape, out.dtype)
+
+
+@pytest.mark.parametrize("kind", [Convolution, TransposedConvolution])
+def test_a_number_of_workers_is_kept_and_loaded_where_there_are_fewer_cpus(kind, monkeypatch):
+    monkeypatch.setattr(parallel, "available_cpus", lambda: 4)
+    monkeypatch.setattr(operators, "available_cpus", lambda: 4)
+    A = kind(np.ones((3, 3)), (5, 5), workers=-3)
+    pickled, x = pickle.dumps(A), values((5, 5), "float64")
+    expected = A.apply(x)
+    monkeypatch.setattr(parallel, "available_cpus", lambda: 1)
+    monkeypatch.setattr(operators, "available_cpus", lambda: 1)
+    with pytest.raises(ValueError, match="down to -1 to count back from all, got -3"):
+        kind(np.ones((3, 3)), (5, 5), workers=-3)
+    B = pickle.loads(pickled)
+    assert pickle.dumps(B) == pickled
+    np.testing.assert_allclose(B.apply(x), expected)
+    np.testing.assert_allclose(B.with_kernel(np.ones((3, 3))).apply(x), expected)
+    np.testing.assert_array_equal(B.T.toarray(), A.T.toarray())
+    monkeypatch.setattr(parallel, "available_cpus", lambda: 8)
+    monkeypatch.setattr(operators, "available_cpus", lambda: 8)
+    assert pickle.loads(pickled)._products.machine.workers == 6
+
+
+def test_explain_takes_any_batch_that_an_array_could_have():
+    A = Convolution(np.ones((3, 3)), (5, 5))
+    for batch in (10**18, 2**63 - 1):
+        assert sum(estimate.chosen for estimate in A.explain(batch).estimates) == 2
+
+
+def test_an_axis_of_one_may_have_any_stride():
+    for engine in GENERAL:
+        A = convolution_or_skip(values((3, 2, 1, 3), "float64"), (2, 1, 7), engine=engine)
+        x = values((1, *A.input_shape), "float64")
+        expected = A.apply(x)
+        for odd in (
+            x[::-1],
+            x[:, :, ::-1],
+            np.lib.stride_tricks.as_strided(x, x.shape, (-8, *x.strides[1:])),
+            x.astype(">f8"),
+        ):
+            np.testing.assert_array_equal(A.apply(odd), expected)
+            np.testing.assert_array_equal(A.with_kernel(A.kernel[:, :, ::-1]).apply(odd), expected)
+        assert A.apply(x[:0]).shape == (0, 3, 1, 5)
+
+
+@pytest.mark.parametrize("n", [20, 30, 31, 32, 45, 61])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_many_axes(n, mode):
+    generator = np.random.default_rng(n)
+    sizes, taps = np.ones((2, n), int)
+    sizes[generator.choice(n, 5, replace=False)] = 2
+    taps[generator.choice(n, 2, replace=False)] = 2
+    padding = tuple((int(k - 1), 0) for k in taps)
+    kernel = values(tuple(taps), "float64")
+    squeezed = sizes > 1
+    squeezed |= taps > 1
+    oracle = reference.matrix(
+        kernel.reshape(taps[squeezed]), tuple(sizes[squeezed].tolist()), stride=(1,) * squeezed.sum(),
+        padding=[pair for pair, there in zip(padding, squeezed, strict=True) if there], dilation=(1,) * squeezed.sum(),
+        padding_mode=mode,
+    )  # fmt: skip
+    x = values((len(oracle.T),), "float64", 1)
+    for name in ["auto", *ENGINES]:
+        options = {"padding": padding, "padding_mode": mode, "engine": name}
+        if name in ("torch", "winograd", "separable") or (name == "gemm" and n > 30):
+            with pytest.raises(ValueError, match="cannot do this convolution"):
+                Convolution(kernel, tuple(sizes.tolist()), **options)
+            continue
+        A = convolution_or_skip(kernel, tuple(sizes.tolist()), **options)
+        np.testing.assert_allclose(A @ x, oracle @ x, atol=1e-12)
+        np.testing.assert_allclose(A.H @ (A @ x), oracle.T @ (oracle @ x), atol=1e-12)
+        np.testing.assert_allclose(A.toarray(), oracle, atol=1e-14)
+        np.testing.assert_allclose(A.T.toarray(), oracle.T, atol=1e-14)
+        assert "gemm" in str(A.explain())
+
+
+LAYER, IMAGES = np.ones((8, 3, 3, 3)), (32, 3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Convolution(LAYER, IMAGES),
+        lambda: Convolution(LAYER, IMAGES, padding=(0, 0, 1, 1)),
+        lambda: Convolution(np.ones((8, 3, 3, 3, 3)), (32, 3, 6, 6, 6)),
+        lambda: convolution_matrix(LAYER, IMAGES, rows=(0, 1)),
+        lambda: ConvolutionGeometry(LAYER.shape, IMAGES),
+        lambda: TransposedConvolution(LAYER.swapaxes(0, 1), IMAGES),
+        lambda: transposed_convolution_matrix(LAYER.swapaxes(0, 1), IMAGES, rows=(0, 1)),
+    ],
+)
+def test_shapes_of_a_layer_and_a_batch_are_met_with_a_warning(call):
+    with pytest.warns(
+        UserWarning, match=r"without channels; for a layer give input_shape=\(3, 6, 6.*\[None, None\]"
+    ) as caught:
+        call()
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a kernel of shape .* without channels")
+        call()
+
+
+def test_what_the_warning_proposes_is_silent_and_means_what_it_says():
+    with pytest.warns(UserWarning, match="over 4 axes"):
+        A = Convolution(LAYER, IMAGES)
+    B = Convolution(LAYER[None, None], (1, *IMAGES))
+    assert (B.shape, B.geometry.nnz) == (A.shape, A.geometry.nnz)
+    x = values(IMAGES, "float64")
+    np.testing.assert_allclose(B.apply(x[None])[0], A.apply(x))
+    assert Convolution(LAYER, IMAGES[1:]).apply(x).shape == (32, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "options"),
+    [
+        ((3, 3, 3), (3, 3, 3), {}),
+        ((8, 3, 5), (32, 3, 100), {}),
+        ((3, 3, 3, 3), (5, 5, 5, 5), {}),
+        ((3, 3, 3, 3), (5, 3, 5, 5), {"padding": 1}),
+        ((3, 3, 3, 3), (5, 3, 5, 5), {"padding": "same"}),
+        ((3, 3, 3, 3), (5, 3, 5, 5), {"stride": 2}),
+        ((3,) * 6, (3,) * 6, {}),
+        ((8, 3, 3, 3), (3, 6, 6), {}),
+    ],
+)
+def test_other_shapes_are_no_reason_to_warn(kernel, shape, options):
+    ConvolutionGeometry(kernel, shape, **options)

@@ -26,6 +26,7 @@ from convmat.parallel import run_blocks
 Index = tuple[Any, ...]
 
 _BLOCK = 1 << 19  # bytes of a block of columns, for about half of a second-level cache
+_MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three more
 _SERIAL = 1 << 20  # multiplications below which one thread is faster
 
 
@@ -38,7 +39,9 @@ class GemmEngine:
     local = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
-        """Refuse nothing: integers are multiplied without BLAS, exactly."""
+        """Refuse more axes than a view of all windows can have; integers are multiplied without BLAS, exactly."""
+        if len(geometry.axes) > _MOST_AXES:
+            return f"it is for up to {_MOST_AXES} axes, as arrays have up to 64 dimensions, got {len(geometry.axes)}"
         return None
 
     def estimate(

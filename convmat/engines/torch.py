@@ -46,9 +46,7 @@ class TorchEngine:
 
     def bind(self, plan: Any, kernel: Array) -> TorchProducts:
         """Return the products of one kernel."""
-        import torch
-
-        return TorchProducts(plan, torch.from_numpy(_writeable(kernel)))
+        return TorchProducts(plan, _tensor(kernel))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class TorchProducts:
         function = getattr(torch.nn.functional, f"{name}{len(geometry.axes)}d")
         with torch.no_grad():
             return function(
-                torch.from_numpy(_writeable(x)),
+                _tensor(x),
                 self.kernel,
                 stride=geometry.stride,
                 dilation=geometry.dilation,
@@ -87,9 +85,15 @@ class TorchProducts:
             )
 
 
-def _writeable(array: Array) -> Array:
-    """Return an array that PyTorch takes: it has no read-only tensors."""
-    return array if array.flags.writeable else array.copy()
+def _tensor(array: Array) -> Any:
+    """Return an array as a tensor, which shares its memory where PyTorch has such tensors."""
+    import torch
+
+    plain = array.flags.writeable and array.flags.c_contiguous and array.dtype.isnative
+    if not plain:
+        array = array.astype(array.dtype.newbyteorder("="), order="C")
+    # An axis of one may have any stride, for which PyTorch has no tensor: a new array has the usual ones.
+    return torch.from_numpy(np.ndarray(array.shape, array.dtype, array))
 
 
 engine = TorchEngine()

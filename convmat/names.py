@@ -1,0 +1,62 @@
+"""The sentence for a name that is not known: which ones there are, and which one is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+NO_MEANINGS: Mapping[str, str] = MappingProxyType({})
+
+
+def choose(
+    option: str, name: object, names: Iterable[str], meanings: Mapping[str, str] = NO_MEANINGS, *, place: str = ""
+) -> str:
+    """Return the one of some names that a user gives.
+
+    Parameters
+    ----------
+    option : str
+        What is chosen, for messages.
+    name : object
+        What the user gives.
+    names : iterable of str
+        What there is to choose from.
+    meanings : mapping of str to str
+        Which of them is meant by other names, in lower case, that a user may know from elsewhere; or what to say of them.
+    place : str
+        Where there are these names, for messages.
+
+    Raises
+    ------
+    TypeError
+        If `name` is no str.
+    ValueError
+        If `name` is none of the names.
+
+    Examples
+    --------
+    >>> choose("colour", "Red", ("red", "green"))
+    Traceback (most recent call last):
+        ...
+    ValueError: colour must be one of red, green, got 'Red'; did you mean 'red'?
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{option} must be a str, got {name!r}")
+    known = tuple(names)
+    if name not in known:
+        raise ValueError(
+            f"{option} must be one of {', '.join(known)}{place}, got {name!r}{hint(name, known, meanings)}"
+        )
+    return known[known.index(name)]  # of the type str, whatever subclass of it was given
+
+
+def hint(name: str, names: Iterable[str], meanings: Mapping[str, str] = NO_MEANINGS) -> str:
+    """Return the end of a sentence about a name that is not known: which one may be meant, or nothing."""
+    lower = name.strip().lower().replace(" ", "_")
+    known, meant = tuple(names), meanings.get(lower)
+    if meant not in known:
+        if meant:
+            return f"; {meant}"
+        meant = next(iter(get_close_matches(lower, known, 1, 0.7)), None)
+    return f"; did you mean {meant!r}?" if meant else ""
