@@ -297,7 +297,10 @@ def run(name):
 
 def main():
     """Run situations."""
-    parser = argparse.ArgumentParser(prog="python -m tests.situations", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.situations",
+        description="Compute in processes and threads that begin or end at odd times.",
+    )
     parser.add_argument("names", nargs="*", choices=[*SITUATIONS, []], default=[], help="all by default")
     parser.add_argument("--here", choices=SITUATIONS, help="run one in this very process")
     options = parser.parse_args()
