@@ -213,7 +213,9 @@ def run(name, way, count, seed):
 
 def main():
     """Interrupt everything."""
-    parser = argparse.ArgumentParser(prog="python -m tests.interrupts", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.interrupts", description="Interrupt products of every engine, and builds of W."
+    )
     ways = ("sigint", "alarm", "asynchronous", "generator")
     parser.add_argument("--count", type=int, default=1000, help="interrupts for each engine and way")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="what is interrupted")
