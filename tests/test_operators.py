@@ -272,7 +272,7 @@ def _product_in_child(A, x, queue):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("engine", ["auto", *(name for name in LAYERS if name != "torch")])  # OpenMP does not fork
+@pytest.mark.parametrize("engine", ["auto", *LAYERS])
 def test_products_in_a_forked_child(engine):
     context = multiprocessing.get_context("fork")
     A = layer(engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -73,6 +75,8 @@ class TorchProducts:
     def _call(self, name: str, x: Array) -> Any:
         import torch
 
+        if _lost_threads:
+            torch.set_num_threads(1)
         geometry = self.geometry
         function = getattr(torch.nn.functional, f"{name}{len(geometry.axes)}d")
         with torch.no_grad():
@@ -95,5 +99,17 @@ def _tensor(array: Array) -> Any:
     # An axis of one may have any stride, for which PyTorch has no tensor: a new array has the usual ones.
     return torch.from_numpy(np.ndarray(array.shape, array.dtype, array))
 
+
+_lost_threads: list[bool] = []  # not empty where this process was forked from one that had loaded PyTorch
+
+
+def _start_child() -> None:
+    # The threads of OpenMP stay in the parent, and a child that shares work with them waits for ever.
+    if "torch" in sys.modules:
+        _lost_threads.append(True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_child)
 
 engine = TorchEngine()

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from itertools import count
 from secrets import randbelow
 from time import monotonic
@@ -71,6 +72,8 @@ def main(arguments=None):
         options.seed = randbelow(2**32)
     print(f"seed {options.seed}", flush=True)
     counts, interrupted = Counts(), False
+    # Shapes as those of a layer with a batch come by chance.
+    warnings.filterwarnings("ignore", "a kernel of shape .* mean a convolution over")
     warm_up()
     try:
         run(options, counts)
