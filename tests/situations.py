@@ -87,6 +87,8 @@ def child(work=None):
 
 def run_children(method, beside):
     """Compute in children, while other threads compute or compute for the first time."""
+    # A forked child would wait for the watchdog of its parent, which it has not; each child has its own.
+    faulthandler.cancel_dump_traceback_later()
     context = multiprocessing.get_context(method)
     work, stop = Work(), threading.Event()
 
@@ -104,6 +106,8 @@ def run_children(method, beside):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point
                 process = context.Process(target=child, args=(work,) if method == "fork" else ())
                 process.start()
+            process.join(LIMIT)
+            process.kill()
             process.join()
             codes.append(process.exitcode)
     finally:
