@@ -87,6 +87,8 @@ def child(work=None):
 
 def run_children(method, beside):
     """Compute in children, while other threads compute or compute for the first time."""
+    # A forked child would wait for the watchdog of its parent, which it has not; each child has its own.
+    faulthandler.cancel_dump_traceback_later()
     context = multiprocessing.get_context(method)
     work, stop = Work(), threading.Event()
 
@@ -104,6 +106,8 @@ def run_children(method, beside):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point
                 process = context.Process(target=child, args=(work,) if method == "fork" else ())
                 process.start()
+            process.join(LIMIT)
+            process.kill()
             process.join()
             codes.append(process.exitcode)
     finally:
@@ -244,6 +248,15 @@ print("done")
 """
 
 
+# PyTorch has limits of its own.
+SMOKE = """
+import runpy, sys
+sys.modules["torch"] = None
+sys.argv[1:] = ["--small"]
+runpy.run_module("tests.smoke", run_name="__main__")
+"""
+
+
 def run_limited(megabytes, *arguments):
     """Run Python where it has so much address space."""
     limit = megabytes << 20
@@ -262,7 +275,7 @@ def little_memory():
         if base.returncode or "done" not in base.stdout:
             print(f"{megabytes} MB: NumPy and SciPy do not work: {(base.stderr.splitlines() or [''])[-1]}", flush=True)
             return
-        done = run_limited(megabytes, "-m", "tests.smoke", "--small")
+        done = run_limited(megabytes, "-c", SMOKE)
         last = (done.stderr.splitlines() or [""])[-1]
         print(f"{megabytes} MB: {last if done.returncode else done.stdout.splitlines()[-1]}", flush=True)
         is_sentence = " cannot do this " in last or last.startswith(
