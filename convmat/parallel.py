@@ -219,7 +219,7 @@ class _BLASThreads:
             if not self._usual:
                 self._usual = [(library, library.get_num_threads()) for library in self._libraries]
             for library, _ in self._usual:
-                library.set_num_threads(1)
+                _set_threads(library, 1)
 
     def release(self, job: _Job) -> None:
         """Forget a job, and set BLAS back after the last. May be called again after an interrupt."""
@@ -227,14 +227,14 @@ class _BLASThreads:
             self._jobs.discard(job)
             if not self._jobs:
                 for library, threads in self._usual:
-                    library.set_num_threads(threads)
+                    _set_threads(library, threads)
                 self._usual = []
 
     def start_child(self) -> None:
         """Set BLAS back in a forked child, which has none of the jobs."""
         self._jobs.clear()
         for library, threads in self._usual:
-            library.set_num_threads(threads)
+            _set_threads(library, threads)
         self._usual = []
 
 
@@ -242,6 +242,19 @@ def _blas_libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _set_threads(library: Any, threads: int) -> None:
+    """Set the number, which is the process', from whichever thread this is.
+
+    From version 3.8 on, threadpoolctl silently does nothing in any thread but the first one that has set a number.
+    """
+    let_others = getattr(library, "clear_controlling_thread", None)
+    if let_others:
+        let_others(force=True)
+    library.set_num_threads(threads)
+    if let_others:
+        let_others(force=True)
 
 
 blas_threads = _BLASThreads()

@@ -337,6 +337,36 @@ def test_jobs_that_hold_blas_at_the_same_time_leave_it_as_it_was(monkeypatch):
     assert library.threads == 8
 
 
+def test_blas_is_as_it_was_after_products_of_several_threads():
+    """With the libraries that there are: the last thread out is not the first one in."""
+    libraries = parallel._blas_libraries()
+    usual = [library.get_num_threads() for library in libraries]
+    inside, leave, left, end = (threading.Event() for _ in range(4))
+
+    def first():
+        for library in libraries:
+            getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+            library.set_num_threads(3)
+        run_blocks(lambda: inside.set() or leave.wait(30), [()], 1, True)
+        left.set()
+        end.wait(30)  # it lives on
+
+    def second():
+        leave.set()
+        assert left.wait(30)
+        assert {library.get_num_threads() for library in libraries} == {1}
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(30)
+    run_blocks(second, [()], 1, True)
+    assert {library.get_num_threads() for library in libraries} == {3}
+    end.set()
+    thread.join(30)
+    for library, threads in zip(libraries, usual, strict=True):
+        parallel._set_threads(library, threads)
+
+
 def test_blas_has_one_thread_inside_of_jobs_and_its_own_number_after_the_last(monkeypatch):
     library = Library()
     monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
