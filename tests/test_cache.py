@@ -416,6 +416,8 @@ def test_four_processes_fill_a_cache_at_once(tmp_path, number):
 
 UNABLE = """
 import numpy as np, convmat
+from convmat.engines import taps, winograd
+taps.seconds_to_load = winograd.seconds_to_load = lambda *_: 0.0  # so that auto tries them, whatever is cached
 A = convmat.Convolution(np.ones((64, 64, 3, 3)), (64, 40, 40), padding=1)
 y = A.apply(np.ones((64, 40, 40)))
 print(y[0, 20, 20], y[0, 0, 0])
@@ -473,7 +475,7 @@ def test_numba_that_cannot_be_imported(tmp_path, code, reason):
     (tmp_path / "numba.py").write_text(code)
     kind, said = unable(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n")
     assert said.startswith(reason)
-    assert kind == "CompilerUnavailable" or code == "x = 1" or kind == "ValueError"
+    assert kind == "ValueError"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits as on Linux")
