@@ -85,7 +85,8 @@ def test_small_matrices_ask_for_nothing(monkeypatch):
 
 def test_the_address_space_is_a_limit():
     code = (
-        "import resource; import numpy as np; from convmat import convolution_matrix; from convmat.memory import available_memory\n"
+        "import resource; import numpy as np\n"
+        "from convmat import convolution_matrix; from convmat.memory import available_memory\n"
         "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, resource.RLIM_INFINITY))\n"
         "assert 0 < available_memory() < 3 << 30\n"
         "try:\n    convolution_matrix(np.ones((3, 3)), (6000, 6000), workers=1)\n"
@@ -150,11 +151,11 @@ def needed(format, case, transposed, rows=None):
 
 
 CASES = {
-    "image": (np.ones((3, 3)), (200, 200), {"padding": 1}),
+    "image": (np.ones((3, 3)), (120, 120), {"padding": 1}),
     "valid": (np.ones((3, 3), np.int16), (150, 151), {}),
-    "strided": (np.ones((3, 3), np.complex128), (200, 200), {"stride": 2}),
+    "strided": (np.ones((3, 3), np.complex128), (60, 60), {"stride": 2}),
     "signal": (np.ones(41), 6000, {"padding_mode": "reflect", "padding": 20}),
-    "layer": (np.ones((4, 2, 3, 3), np.float32), (2, 70, 70), {"padding": 1, "padding_mode": "circular"}),
+    "layer": (np.ones((4, 2, 3, 3), np.float32), (2, 50, 50), {"padding": 1, "padding_mode": "circular"}),
 }
 
 
@@ -168,7 +169,7 @@ def test_a_format_is_counted_as_what_it_takes(format, case, transposed, some):
     counted, taken = needed(format, CASES[case], transposed, rows)
     # tracemalloc does not see what malloc rounds up, nor small numbers that Python shares.
     most = {"bsr": 2.2, "lil": 2, "dok": 2}.get(format, 1.15)
-    assert 0.85 * (taken - (1 << 20)) <= counted <= most * taken
+    assert 0.85 * (taken - (1 << 19)) <= counted <= most * taken + (1 << 16)
 
 
 @pytest.mark.parametrize("format", sorted(set(FORMATS) - {"csr"}))
@@ -181,7 +182,5 @@ def test_formats_are_refused_before_anything_is_built(format, machine, monkeypat
         assert convolution_matrix(kernel, shape, format=format, rows=rows).shape == (1000, 1600)
     monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
     (machine / "meminfo").write_text(f"MemAvailable: {(counted >> 10) - 1} kB\n")
-    with pytest.raises(
-        MemoryError, match=f"9000 nonzeros and needs as {format} .*B .*, more than the available .* of memory"
-    ):
+    with pytest.raises(MemoryError, match=f"9000 nonzeros and needs as {format} .*B .*, more than the available"):
         convolution_matrix(kernel, shape, format=format, rows=rows)
