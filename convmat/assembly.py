@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from functools import cache
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,20 +10,15 @@ import numpy.typing as npt
 from scipy import sparse
 
 from convmat.dtypes import Array, as_kernel, cast_kernel, check_bool, check_dtype, flip_spatial, index_dtype
+from convmat.formats import FORMATS, KNOWN_AS, conversion_nbytes
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
+from convmat.memory import check_memory
 from convmat.names import choose
 from convmat.options import integer, is_sequence
 from convmat.parallel import count_workers
 from convmat.pattern import Span
 from convmat.quiet import quietly
 from convmat.writer import MatrixRows
-
-_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
-_FORMATS_ELSEWHERE = dict.fromkeys(
-    ("dense", "array", "ndarray", "numpy"), "for a dense array call .toarray() on the sparse one"
-)
-_MORE = {"coo": 4, "lil": 64, "dok": 128}  # bytes that each nonzero takes besides CSR's, at least
 
 
 def convolution_matrix(
@@ -226,17 +218,17 @@ def assemble_as(
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
     if format == "csc" and rows is None:  # the other direction's CSR, read by columns
-        other = quietly(assemble, geometry, kernel, not transposed, None, count)
+        other = quietly(assemble, geometry, kernel, not transposed, None, count, exact=True)
         result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
         result.has_canonical_format = True
         return result
-    matrix = quietly(assemble, geometry, kernel, transposed, rows, count, _MORE.get(format, 0))
+    matrix = quietly(assemble, geometry, kernel, transposed, rows, count, format, exact=True)
     return matrix.asformat(format)  # type: ignore[call-overload]
 
 
 def check_format(format: object, formats: Sequence[str], place: str = "") -> None:
     """Raise unless `format` is one of the formats that there are; `place` says where, for messages."""
-    choose("format", format, formats, _FORMATS_ELSEWHERE, place=place)
+    choose("format", format, formats, KNOWN_AS, place=place)
 
 
 def check_rows(rows: object, size: int) -> Span | None:
@@ -257,7 +249,8 @@ def assemble(
     transposed: bool = False,
     rows: Span | None = None,
     workers: int = 1,
-    more: int = 0,
+    format: str = "csr",
+    exact: bool = False,
 ) -> sparse.csr_array[Any, tuple[int, int]]:
     """Return rows of W or Wᵀ as a canonical CSR array.
 
@@ -273,8 +266,10 @@ def assemble(
         Range of rows of the matrix; all by default.
     workers : int
         Number of threads.
-    more : int
-        Bytes for each nonzero that have to fit into memory, too.
+    format : str
+        What the matrix is to be converted to, which has to fit into memory, too.
+    exact : bool
+        Whether to raise where taps of integers are merged whose sum does not fit their dtype, and would wrap.
 
     Returns
     -------
@@ -284,16 +279,22 @@ def assemble(
     Raises
     ------
     MemoryError
-        If the matrix does not fit into the memory of the machine or of the control group.
+        If the matrix does not fit into the memory that is available.
     ValueError
-        If its columns are too many for int64.
+        If its columns are too many for int64, or a sum does not fit.
     """
     matrix = MatrixRows(geometry, kernel, transposed)
     first, last = rows or (0, matrix.shape[0])
     shape = (last - first, matrix.shape[1])
     nnz = matrix.count(first, last)
     index = index_dtype(nnz, *shape)
-    _check_memory(shape, nnz, nnz * (kernel.itemsize + index.itemsize + more) + (shape[0] + 1) * index.itemsize)
+    nbytes = nnz * (kernel.itemsize + index.itemsize) + (shape[0] + 1) * index.itemsize
+    nbytes += conversion_nbytes(
+        format, shape, nnz, kernel.itemsize, index.itemsize, lambda: matrix.count_diagonals(first, last)
+    )
+    _check_size(shape, nnz, nbytes, "" if format == "csr" else f" as {format}")
+    if exact:
+        matrix.check_sums(first, last)
     data, indices, indptr = np.empty(nnz, kernel.dtype), np.empty(nnz, index), np.empty(shape[0] + 1, index)
     indptr[0] = 0
     matrix.write(first, last, data, indices, indptr[1:], workers)
@@ -302,49 +303,13 @@ def assemble(
     return result
 
 
-def _check_memory(shape: tuple[int, int], nnz: int, nbytes: int) -> None:
-    """Raise for a matrix that the machine cannot hold: under overcommit, allocating it would succeed."""
-    limit = memory_limit()
-    if nbytes > limit:
-        raise MemoryError(
-            f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs {nbytes} bytes, more than the {limit} bytes "
-            "of memory; apply it without storing it (convmat.Convolution, convmat.TransposedConvolution), or build a "
-            "range of its rows with rows="
-        )
+def _check_size(shape: tuple[int, int], nnz: int, nbytes: int, place: str) -> None:
+    """Raise for a matrix that does not fit into memory, or that SciPy cannot index."""
+    check_memory(
+        f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs{place}",
+        nbytes,
+        "apply it without storing it (convmat.Convolution, convmat.TransposedConvolution), or build a range of its rows "
+        "with rows=",
+    )
     if shape[1] >= 2**63:
         raise ValueError(f"the matrix must have fewer than 2**63 columns, as its indices are int64, got {shape[1]}")
-
-
-@cache
-def memory_limit() -> int:
-    """Return the bytes of physical memory, in use or not, or of the lowest limit of the process' control groups if less.
-
-    It is read once: a limit that is set later goes unnoticed.
-    """
-    limits = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in _limit_files():
-        try:
-            limits.append(int(file.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return min(limits, default=2**63 - 1)
-
-
-def _limit_files() -> Iterator[Path]:
-    """Yield where Linux keeps the memory limits of the process' control groups, from its own up to the root."""
-    try:
-        groups = _OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        return
-    for line in groups:
-        _, controllers, own = line.split(":", 2)
-        if not controllers:  # version 2
-            folder, name = _GROUPS, "memory.max"
-        elif "memory" in controllers.split(","):
-            folder, name = _GROUPS / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        for group in (PurePosixPath(own), *PurePosixPath(own).parents):
-            yield folder.joinpath(*group.parts[1:], name)

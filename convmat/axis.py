@@ -143,7 +143,7 @@ class Axis(Relation):
         """List the outputs that read each source, in any order; where two are the same, taps are to be summed."""
         if self.most(True) < self._most_taps(True):
             return self._progressions(True, rows)
-        images = self._images
+        images = self.images
         positions = np.concatenate([sign * rows + offset for sign, offset, _, _ in images])
         columns, taps, inside = replace(self, mode="zeros").table(True, positions)[:3]
         there = np.concatenate([(rows >= low) & (rows < high) for _, _, low, high in images])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from convmat.dtypes import as_dtype
 from convmat.geometry import ConvolutionGeometry
+from convmat.memory import check_memory
 from convmat.options import integer
 from convmat.planner import Explanation
 from convmat.products import Array, Products
@@ -166,12 +167,16 @@ class OperatorBase(ABC):
             If that does not fit into memory.
         """
         products, rows, columns = self._products, prod(self._output_shape), prod(self._input_shape)
-        nbytes, limit = rows * columns * self.dtype.itemsize, products.machine.memory
-        if nbytes > limit:
-            raise MemoryError(
-                f"the dense {rows} × {columns} matrix takes {nbytes} bytes, more than the {limit:.0f} bytes of memory"
-                f"{products.place}; store its nonzeros alone with tocsr(), or apply it without storing it"
-            )
+        index = self.geometry.index_dtype.itemsize
+        nbytes = rows * columns * self.dtype.itemsize
+        nbytes += self.geometry.nnz * (self.dtype.itemsize + index) + (rows + 1) * index
+        check_memory(
+            f"the dense {rows} × {columns} matrix, with the sparse one that fills it, takes",
+            nbytes,
+            "store its nonzeros alone with tocsr(), or apply it without storing it",
+            products.available_memory,
+            products.place,
+        )
         return self.tocsr().toarray()
 
     def explain(self, batch: int = 1, dtype: npt.DTypeLike | None = None) -> Explanation:

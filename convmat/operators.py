@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from convmat.assembly import assemble_as, memory_limit
+from convmat.assembly import assemble_as
 from convmat.dtypes import Array, as_array, as_kernel, check_host, check_target
 from convmat.engines import ENGINES, Machine
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
+from convmat.memory import available_memory, memory_limit
 from convmat.operator_base import OperatorBase
 from convmat.parallel import available_cpus, count_workers
 from convmat.products import Products
@@ -37,6 +38,10 @@ class HostProducts(Products):
 
     def _describe_machine(self) -> Machine:
         return Machine(workers=_count_here(self.workers), memory=memory_limit())
+
+    def available_memory(self) -> int:
+        """Return the bytes that may be taken now."""
+        return available_memory()
 
     @staticmethod
     def _private(kernel: Array) -> Array:

@@ -93,6 +93,10 @@ class Products(ABC):
         """Return the products of another kernel, which keep what was prepared from the geometry."""
         return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans, self.local)
 
+    def available_memory(self) -> int:
+        """Return the bytes that arrays may take."""
+        return int(self.machine.memory)
+
     @abstractmethod
     def _describe_machine(self) -> Machine:
         """Return the figures of what computes the products."""

@@ -108,7 +108,7 @@ class Relation:
         return np.where(folded >= n, 2 * (n - 1) + edge - folded, folded)
 
     @property
-    def _images(self) -> list[tuple[int, int, int, int]]:
+    def images(self) -> list[tuple[int, int, int, int]]:
         """Where the padded input shows the input: sign, offset, first, end; source r is at position sign·r + offset."""
         n = self.size
         if self.mode == "replicate":
@@ -125,7 +125,7 @@ class Relation:
 
     def strands(self, transposed: bool, rows: IntArray) -> Strands:
         """Return the nonzeros of the given rows of the axis' matrix; not of those that `clamped` has."""
-        sign, offset, low, high = np.array(self._images).T[:, :, None]
+        sign, offset, low, high = np.array(self.images).T[:, :, None]
         if not transposed:
             origin = rows * self.stride - self.before
             low, high = np.where(sign > 0, low, 1 - high) + offset, np.where(sign > 0, high, 1 - low) + offset

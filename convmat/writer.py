@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convmat.diagonals import count_diagonals
 from convmat.dtypes import Array
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import run_blocks
@@ -17,6 +18,7 @@ from convmat.pattern import Box, Pattern, Repeats, Span, Step, patterns
 _CHUNK = 1 << 23  # bytes that are written by all patterns before the next bytes, so that they are still in a cache
 _BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
 _SMALL = 1 << 17  # entries that need none of this
+_EXTENT = 1 << 62  # of matrices whose diagonals have numbers of 64 bits
 _SERIAL = 1 << 21  # entries for which another thread is worth waking, which lists the patterns once more
 
 
@@ -36,13 +38,45 @@ class MatrixRows:
         self._inner = int(self._kernel.shape[1])
         self._group_columns = self._inner * prod(axis.rows(not transposed) for axis in axes)
         self.shape = (prod(self._rows), groups * self._group_columns)
-        self._axes, self._transposed = axes, transposed
+        self._geometry, self._axes, self._transposed = geometry, axes, transposed
 
     def count(self, start: int, stop: int) -> int:
         """Return the number of nonzeros of a range of rows."""
         if stop - start == self.shape[0]:
             return len(self._kernel) * self._inner * prod(axis.entries for axis in self._axes)
         return sum(self._entries(box) for box in _boxes(start, stop, self._rows))
+
+    def count_diagonals(self, start: int, stop: int) -> tuple[int, int]:
+        """Return how many diagonals a range of rows has, and the number of columns up to the last one used."""
+        if max(self.shape) >= _EXTENT:
+            return min(self.count(start, stop), sum(self.shape)), self.shape[1]
+        return count_diagonals(self._geometry, self._transposed, _boxes(start, stop, self._rows))
+
+    def check_sums(self, start: int, stop: int) -> None:
+        """Raise for a range of rows with a sum of taps that the kernel's dtype, of integers, does not hold."""
+        dtype, mode = self._kernel.dtype, self._axes[0].mode
+        if dtype.kind not in "iu" or mode == "zeros":
+            return
+        limits = np.iinfo(dtype)
+        taps = prod(self._kernel.shape[2:])
+        if limits.min <= taps * int(self._kernel.min()) and taps * int(self._kernel.max()) <= limits.max:
+            return
+        kernel = self._kernel.astype(np.int64 if dtype.itemsize < 8 else object)  # Python's integers are exact
+        low, high = 0, 0
+        for box in _boxes(start, stop, self._rows):
+            (first, last), *spans = box
+            # Indices of 8 bytes hold any column, and the pattern is the writer's but for them.
+            for pattern in patterns(Box(self._axes, self._transposed, tuple(spans), self._inner, np.dtype(np.int64))):
+                values = _with_sums(kernel[first:last], pattern)[:, np.unique(pattern.taps)]
+                low, high = min(low, int(values.min(initial=0))), max(high, int(values.max(initial=0)))
+        if limits.min <= low and high <= limits.max:
+            return
+        names = (f"{'u' if dtype.kind == 'u' else ''}int{bits}" for bits in (16, 32, 64))
+        wide = next((name for name in names if np.iinfo(name).min <= low and high <= np.iinfo(name).max), "float64")
+        raise ValueError(
+            f"kernel must be of a dtype that holds the sums of taps which padding_mode={mode!r} merges, got {dtype.name} "
+            f"and a sum of {high if high > limits.max else low}; cast it to {wide}"
+        )
 
     def write(self, start: int, stop: int, data: Array, indices: Array, ends: Array, workers: int = 1) -> None:
         """Write a range of rows.

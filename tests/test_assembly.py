@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ def test_both_matrices_equal_the_oracle(case, dtype, workers):
     kernel = values(case.kernel_shape, dtype)
     expected = case.matrix(kernel)
     geometry = ConvolutionGeometry(case.kernel_shape, case.input_shape, **case.options)
+    if not np.array_equal(expected, case.matrix(kernel.astype(np.result_type(dtype, np.float32)))):
+        with pytest.raises(ValueError, match=r"padding_mode='\w+' merges, got int8 and a sum of .*; cast it to int16"):
+            convolution_matrix(kernel, case.input_shape, workers=workers, **case.options)
+        return
     W = convolution_matrix(kernel, case.input_shape, workers=workers, **case.options)
     assert_matrix(W, expected, geometry.nnz)
     W_T = transposed_convolution_matrix(
@@ -153,11 +158,55 @@ def test_kernels_in_any_layout_and_order():
         np.testing.assert_array_equal(before, other)
 
 
-def test_integers_wrap_as_numpy_does():
+def test_integers_of_a_product_wrap_as_numpys_do():
     kernel = np.array([100, 100], np.int8)
-    W = convolution_matrix(kernel, 3, padding=((1, 0),), padding_mode="replicate")
+    geometry = ConvolutionGeometry(2, 3, padding=((1, 0),), padding_mode="replicate")
+    W = assemble(geometry, kernel)
     assert W.dtype == np.int8
     assert W.toarray()[0, 0] == np.int8(-56)
+    A = Convolution(kernel, 3, padding=((1, 0),), padding_mode="replicate", engine="csr")
+    np.testing.assert_array_equal(A.apply(np.ones(3, np.int8)), np.full(3, -56, np.int8))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sums", "wide"),
+    [
+        (np.array([100] * 3, np.int8), "int8 and a sum of [23]00", "int16"),
+        (np.array([-100] * 3, np.int8), "int8 and a sum of -[23]00", "int16"),
+        (np.array([200] * 3, np.uint8), "uint8 and a sum of [46]00", "uint16"),
+        (np.array([2**30, 2**30, -5], np.int32), f"int32 and a sum of {2**31}", "int64"),
+        (np.array([2**62] * 2, np.int64), f"int64 and a sum of {2**63}", "float64"),
+        (np.array([-(2**62)] * 3, np.int64), f"int64 and a sum of -{3 * 2**62}", "float64"),
+        (np.array([2**63] * 2, np.uint64), f"uint64 and a sum of {2**64}", "float64"),
+    ],
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_sums_of_taps_that_do_not_fit_are_refused_by_what_returns_a_matrix(kernel, sums, wide, flip, monkeypatch):
+    options = {"padding": len(kernel) - 1, "padding_mode": "replicate", "flip": flip}
+    A = Convolution(kernel, 4, **options)
+    W = convolution_matrix(kernel, 4, dtype=wide, **options)
+    ones = np.ones(4, wide)
+    np.testing.assert_array_equal(W @ ones, A.apply(ones))
+    monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
+    calls = [A.tocsr, A.toarray, A.T.tocsr, *(partial(A.tosparse, format) for format in FORMATS)]
+    calls += [partial(convolution_matrix, kernel, 4, **options)]
+    calls += [partial(transposed_convolution_matrix, kernel, A.output_shape, output_shape=4, **options)]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"padding_mode='replicate' merges, got {sums}; cast it to {wide}$"):
+            call()
+
+
+def test_only_sums_that_are_in_the_matrix_are_refused():
+    kernel, options = np.array([100] * 3, np.int8), {"padding": 1, "padding_mode": "replicate"}
+    inner = convolution_matrix(kernel, 40, rows=(1, 39), **options)
+    np.testing.assert_array_equal(inner.toarray(), convolution_matrix(kernel, 40, padding=1).toarray()[1:39])
+    for rows in ((0, 1), (39, 40)):
+        with pytest.raises(ValueError, match="a sum of 200"):
+            convolution_matrix(kernel, 40, rows=rows, **options)
+    # The sums of either axis alone would not fit, and are in no entry.
+    kernel = np.array([[100, -100], [100, -100]], np.int8)
+    W = convolution_matrix(kernel, (1, 1), padding=((1, 0), (1, 0)), padding_mode="replicate")
+    assert W.toarray() == 0
 
 
 def test_a_band_of_an_immense_matrix():
@@ -205,62 +254,13 @@ def test_a_matrix_beyond_memory_is_refused_before_it_is_allocated():
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("groups", "file"),
-    [
-        ("0::/\n", "memory.max"),
-        ("0::/a/b\n", "a/b/memory.max"),
-        ("0::/a/b\n", "a/memory.max"),
-        ("5:cpu:/x\n4:hugetlb,memory:/a:b/c\n0::/y\n", "memory/a:b/c/memory.limit_in_bytes"),
-        ("4:memory:/elsewhere\n", "memory/memory.limit_in_bytes"),
-    ],
-)
-def test_the_control_groups_limit_memory(groups, file, monkeypatch, tmp_path):
-    from convmat import assembly
-
-    own, limit = tmp_path / "own", tmp_path / "fs" / file
-    own.write_text(groups)
-    limit.parent.mkdir(parents=True)
-    monkeypatch.setattr(assembly, "_OWN_GROUPS", own)
-    monkeypatch.setattr(assembly, "_GROUPS", tmp_path / "fs")
-    try:
-        for text in ("1000\n", "max\n"):
-            limit.write_text(text)
-            assembly.memory_limit.cache_clear()
-            if text == "max\n":
-                assert convolution_matrix(np.ones(3), 100).nnz == 294
-            else:
-                with pytest.raises(MemoryError, match="1000 bytes"):
-                    convolution_matrix(np.ones(3), 100)
-        own.unlink()  # not Linux
-        limit.write_text("1000\n")
-        assembly.memory_limit.cache_clear()
-        assert convolution_matrix(np.ones(3), 100).nnz == 294
-    finally:
-        assembly.memory_limit.cache_clear()
-
-
-def test_formats_that_take_more_are_refused_before_anything_is_built(monkeypatch):
-    W = convolution_matrix(np.ones((3, 3)), (40, 40))
-    nbytes = W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
-    monkeypatch.setattr("convmat.assembly.memory_limit", lambda: nbytes + 4 * W.nnz)
-    for format in ("csr", "csc", "coo"):
-        assert convolution_matrix(np.ones((3, 3)), (40, 40), format=format).nnz == W.nnz
-    monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
-    for format in ("lil", "dok"):
-        with pytest.raises(
-            MemoryError, match=f"{W.nnz} nonzeros and needs .* more than the {nbytes + 4 * W.nnz} bytes"
-        ):
-            convolution_matrix(np.ones((3, 3)), (40, 40), format=format)
-
-
 def test_a_dense_matrix_beyond_memory_is_refused_before_anything_is_built(monkeypatch):
     A = Convolution(np.ones((3, 3)), (10_000, 10_000))
     monkeypatch.setattr("convmat.assembly.MatrixRows.write", None)  # it would fail
     for operator in (A, A.T):
         rows, columns = operator.shape
         with pytest.raises(
-            MemoryError, match=rf"dense {rows} × {columns} matrix takes {rows * columns * 8} bytes.*tocsr"
+            MemoryError, match=rf"dense {rows} × {columns} matrix.* takes .*B \(\d+ bytes\), more than.*tocsr"
         ):
             operator.toarray()
 

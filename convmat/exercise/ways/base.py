@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from convmat.assembly import memory_limit
 from convmat.console import unusable
 from convmat.dtypes import Array
 from convmat.exercise.cases import Case
+from convmat.memory import memory_limit
 
 _SERIAL = 1 << 16  # multiplications below which another thread does not pay
 
