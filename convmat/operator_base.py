@@ -16,7 +16,6 @@ from convmat.memory import check_memory
 from convmat.options import integer
 from convmat.planner import Explanation
 from convmat.products import Array, Products
-from convmat.quiet import quietly
 
 _MOST = 2**63 - 1  # along an axis of an array
 
@@ -122,7 +121,7 @@ class OperatorBase(ABC):
         x = self._products.arrays.ascontiguousarray(x, dtype)
         leading = (prod(batch), *self._channels)
         images, results = x.reshape(*leading, *self._input_shape), out.reshape(*leading, *self._output_shape)
-        quietly(self._products.multiply, self._transposed, images, results)
+        self._products.multiply(self._transposed, images, results)
         return out
 
     def _rmatvec(self, x: Array) -> Array:

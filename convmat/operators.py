@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -121,38 +120,42 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         result = self._apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
         return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)  # type: ignore[no-any-return]
 
-    # SciPy checks shapes in its public methods, before any of the above is asked.
+    # SciPy checks shapes in its public methods, before any of the above is asked: these add what its errors do not say.
 
     def dot(self, x: Any) -> Any:
         """Multiply by a vector, a matrix of columns, a number or another operator, as SciPy's operators do."""
-        return self._with_hint(super().dot, x)
+        if type(x) is np.ndarray and x.ndim == 1:  # nearly always: what SciPy's own comes to, sooner
+            return self.matvec(x)
+        try:
+            return LinearOperator.dot(self, x)
+        except ValueError as error:
+            raise self._with_hint(error, x) from None
 
     def matvec(self, x: Any) -> Any:
         """Multiply by a vector, as SciPy's operators do."""
-        return self._with_hint(super().matvec, x)
+        try:
+            return LinearOperator.matvec(self, x)
+        except ValueError as error:
+            raise self._with_hint(error, x) from None
 
     def matmat(self, X: Any) -> Any:
         """Multiply by a matrix of columns, as SciPy's operators do."""
-        return self._with_hint(super().matmat, X)
-
-    def _with_hint(self, multiply: Callable[[Any], Any], x: Any) -> Any:
-        """Multiply, and say what takes arrays in their own shape where SciPy only says that it does not."""
         try:
-            return multiply(x)
+            return LinearOperator.matmat(self, X)
         except ValueError as error:
-            shape, own, size = np.shape(x), self._input_shape, self.shape[1]
-            if (
-                len(shape) < 2
-                or shape[-len(own) :] != own
-                or isinstance(x, LinearOperator)
-                or not _is_from_scipy(error)
-            ):
-                raise
-            raise ValueError(
-                f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
-                f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
-                f"{', or A @ x.ravel()' if shape == own else ''}"
-            ) from None
+            raise self._with_hint(error, X) from None
+
+    def _with_hint(self, error: ValueError, x: Any) -> ValueError:
+        """Return an error of SciPy's that says what takes arrays in their own shape, if that is what is wrong."""
+        shape, own, size = np.shape(x), self._input_shape, self.shape[1]
+        is_image = len(shape) > 1 and shape[-len(own) :] == own and not isinstance(x, LinearOperator)
+        if not is_image or not _is_from_scipy(error):
+            return error
+        return ValueError(
+            f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
+            f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
+            f"{', or A @ x.ravel()' if shape == own else ''}"
+        )
 
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.

@@ -77,6 +77,10 @@ class Products(ABC):
         # Whether padding is done around an engine: it is given V unless it pads itself.
         padded = any(map(any, geometry.padding))
         self.pads = {name: padded and self.engine_geometry(name) is not geometry for name in self.engines}
+        # Whether an engine's products are all that there is to do.
+        self._plain = {
+            name: engine.silent and engine.local and not self.pads[name] for name, engine in self.engines.items()
+        }
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
@@ -164,7 +168,7 @@ class Products(ABC):
         if key not in self._bound:
             with self._lock:
                 if key not in self._bound:
-                    self._bound[key] = self._bind(name, dtype)
+                    self._bound[key] = quietly(self._bind, name, dtype)
         return self._bound[key]
 
     def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
@@ -181,7 +185,11 @@ class Products(ABC):
             return
         name = self.choose(transposed, x.dtype, len(x))
         try:
-            self._multiply_by(name, transposed, x, out)
+            bound = self.bound(name, x.dtype)
+            if self._plain[name]:
+                (bound.transpose if transposed else bound.forward)(x, out)
+            else:
+                quietly(self._multiply_by, name, bound, transposed, x, out)
         except (CompilerUnavailable, _Refused) as error:  # nothing has been written
             if self.engine != "auto":
                 kind = ValueError if isinstance(error, _Refused) else CompilerUnavailable
@@ -191,9 +199,8 @@ class Products(ABC):
         else:
             self.used.add(name)
 
-    def _multiply_by(self, name: str, transposed: bool, x: Array, out: Array) -> None:
-        """Write a product by one engine."""
-        bound = self.bound(name, x.dtype)
+    def _multiply_by(self, name: str, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
+        """Write a product by one engine, and do what there is to do around it."""
         if self.pads[name]:
             self._pad_and_multiply(bound, transposed, x, out)
         else:

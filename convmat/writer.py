@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -19,6 +20,7 @@ _CHUNK = 1 << 23  # bytes that are written by all patterns before the next bytes
 _BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
 _SMALL = 1 << 17  # entries that need none of this
 _EXTENT = 1 << 62  # of matrices whose diagonals have numbers of 64 bits
+_SOON = 1 << 26  # entries that are written in a part of a second
 _SERIAL = 1 << 21  # entries for which another thread is worth waking, which lists the patterns once more
 
 
@@ -94,11 +96,10 @@ class MatrixRows:
         """
 
         def write_large_block(first: int, last: int) -> None:
-            usual = np.setbufsize(_BUFFER)
-            try:
-                write_block(first, last)
-            finally:
-                np.setbufsize(usual)
+            # In a context of its own, so that no interrupt leaves the size as it is here.
+            context = copy_context()
+            context.run(np.setbufsize, _BUFFER)
+            context.run(write_block, first, last)
 
         def write_block(first: int, last: int) -> None:
             begin = self.count(start, first) if first > start else 0
@@ -112,7 +113,9 @@ class MatrixRows:
         if data.size < _SMALL:
             write_block(start, stop)
             return
-        pieces = min(workers, data.size // _SERIAL, stop - start)
+        # An interrupt waits for the end of the blocks that are being written.
+        pieces = max(min(workers, data.size // _SERIAL), -(-data.size // (_SOON * workers)) * workers)
+        pieces = max(1, min(pieces, stop - start))
         line = self._rows[-1] if self._rows[-1] * 4 * pieces <= stop - start else 1  # whole lines if they are short
         cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
         blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
@@ -203,7 +206,9 @@ class _Target(NamedTuple):
 def _with_sums(kernel: Array, pattern: Pattern) -> Array:
     """Return the values that a pattern's taps index for each row channel: the kernel's, and sums of them."""
     for axis, merged, starts in pattern.sums:
-        sums = np.add.reduceat(kernel.take(merged, axis + 2), starts, axis + 2, dtype=kernel.dtype)
+        # In double precision: with long borders these are sums of many terms.
+        wide = kernel.dtype if kernel.dtype.kind in "iuO" else np.result_type(kernel.dtype, np.float64)
+        sums = np.add.reduceat(kernel.take(merged, axis + 2), starts, axis + 2, dtype=wide).astype(kernel.dtype)
         kernel = np.concatenate([kernel, sums], axis + 2)
     return kernel.reshape(len(kernel), -1)
 

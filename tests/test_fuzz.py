@@ -17,7 +17,7 @@ from tests.fuzz.drawing import THRESHOLDS, draw
 from tests.fuzz.reporting import reproduction, smallest
 
 # What is no size from which another way is taken: names, markers, bits, and the sizes of tables in other units.
-NO_THRESHOLDS = {"_NONE", "_MOST_AXES", "_MOST_CHANNELS", "_RESIDUAL"}
+NO_THRESHOLDS = {"_NONE", "_EXTENT", "_MOST_AXES", "_MOST_CHANNELS", "_RESIDUAL"}
 
 
 def is_small(case):

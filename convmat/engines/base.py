@@ -18,6 +18,7 @@ import numpy as np
 from convmat.dtypes import Array
 from convmat.forks import new_lock
 from convmat.geometry import ConvolutionGeometry
+from convmat.quiet import quietly
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class PerDirection(Generic[T]):
         if transposed not in self._made:
             with self._lock:
                 if transposed not in self._made:
-                    self._made[transposed] = make(transposed)
+                    self._made[transposed] = quietly(make, transposed)
         return self._made[transposed]
 
 
@@ -158,6 +159,7 @@ class Engine(Protocol):
     name: str
     pads: frozenset[str]  # padding modes that it takes natively
     automatic: bool  # whether ``engine="auto"`` may pick it
+    silent: bool  # whether its products compute with nothing that NumPy warns of
     local: bool  # whether an input reaches no output but those that read it, not even by rounding errors
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:

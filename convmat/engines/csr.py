@@ -20,6 +20,7 @@ from convmat.engines.compiled import CompilerUnavailable, load_loop, refusal
 from convmat.engines.sums import most_terms
 from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import count_blocks, run_blocks
+from convmat.quiet import quietly
 from convmat.relation import PADDING_MODES
 
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
@@ -35,6 +36,7 @@ class CSREngine:
     pads = frozenset(PADDING_MODES)
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing: what does not fit into memory says so when it is built."""
@@ -90,7 +92,7 @@ class CSRProducts:
             def multiply_and_add(x: Array, out: Array) -> None:
                 parts = np.empty((len(x), matrix.shape[0]), out.dtype)
                 multiply(x, parts)
-                np.add.reduceat(parts, starts, axis=1, out=out)
+                quietly(np.add.reduceat, parts, starts, axis=1, out=out)
 
             return multiply_and_add
         return self._product(matrix)

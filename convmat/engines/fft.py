@@ -45,6 +45,7 @@ class FFTEngine:
     pads: frozenset[str] = frozenset()
     automatic = True
     local = False
+    silent = False
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse integers, which a Fourier transform does not keep exact."""

@@ -37,6 +37,7 @@ class GemmEngine:
     pads: frozenset[str] = frozenset()
     automatic = True
     local = True
+    silent = False
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse more axes than a view of all windows can have; integers are multiplied without BLAS, exactly."""

@@ -31,6 +31,7 @@ class SeparableEngine:
     pads = taps.engine.pads
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse channels that are mixed, kernels over a single axis, and what the engine `taps` refuses."""

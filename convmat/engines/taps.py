@@ -35,6 +35,7 @@ class TapsEngine:
     pads = frozenset({"zeros"})
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse integers, and everything where there is no compiled code."""

@@ -22,6 +22,7 @@ class TorchEngine:
     pads: frozenset[str] = frozenset()
     automatic = False
     local = False
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse more than three axes, integers, and a missing PyTorch."""

@@ -54,6 +54,7 @@ class WinogradEngine:
     pads = frozenset({"zeros"})
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse all but 3 × 3 kernels at stride 1 with many real channels, and all without compiled code."""

@@ -34,7 +34,7 @@ THRESHOLDS = {
     "convmat.pattern": {
         "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_SHARE": (1, 20), "_KEPT": (0, 1 << 14),
     },
-    "convmat.writer": {"_CHUNK": (1, 4000), "_BUFFER": (1, 16), "_SMALL": (0, 64), "_SERIAL": (1, 200)},
+    "convmat.writer": {"_CHUNK": (1, 4000), "_BUFFER": (1, 16), "_SMALL": (0, 64), "_SERIAL": (1, 200), "_SOON": (50, 5000)},
 }  # fmt: skip
 UNITS = {"_BUFFER": 16}  # what a threshold has to be a multiple of
 

@@ -21,6 +21,7 @@ class CSREngine:
     pads = frozenset(PADDING_MODES)
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing: what does not fit into memory says so when it is built."""

@@ -33,6 +33,7 @@ class DirectEngine:
     pads = frozenset({"zeros"})
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing."""

@@ -29,6 +29,7 @@ class GemmEngine:
     pads: frozenset[str] = frozenset()
     automatic = True
     local = True
+    silent = True
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse nothing."""
