@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cached_property
 from threading import Lock, RLock
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
+
+T = TypeVar("T")
 
 _locks: WeakSet[Any] = WeakSet()
 _gates: WeakSet[Any] = WeakSet()  # one for each thread that has ever been inside
@@ -45,6 +48,22 @@ def undisturbed() -> Any:
             _gates.add(gate)
         _thread.gate = gate
         return gate
+
+
+class lazy(cached_property[T]):
+    """A property that is computed when it is first used; two threads may compute it twice.
+
+    Until Python 3.11, `functools.cached_property` holds a lock meanwhile, one for all instances, which a forked child could
+    not free.
+    """
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> T:  # type: ignore[override]
+        """Return the value, and keep it where the next look finds it first."""
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value: T = self.func(instance)
+        instance.__dict__[self.attrname or ""] = value
+        return value
 
 
 def _close_gates() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cached_property
 from math import prod
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from convmat.axis import Axis
 from convmat.dtypes import as_dtype, index_dtype
+from convmat.forks import lazy
 from convmat.options import IntPerAxis, Options, Padding, Shape
 
 __all__ = ["ConvolutionGeometry", "IntPerAxis", "Padding", "Shape"]
@@ -235,12 +235,12 @@ class ConvolutionGeometry:
         """Shape of W: size of the output by size of the input."""
         return prod(self.output_shape), prod(self.input_shape)
 
-    @cached_property
+    @lazy
     def nnz(self) -> int:
         """Number of nonzeros of W, exactly; taps that read the same source are one nonzero."""
         return self.out_channels * (self.in_channels // self.groups) * prod(axis.entries for axis in self.axes)
 
-    @cached_property
+    @lazy
     def flops(self) -> int:
         """Two for each tap that reads something, before taps with the same source are merged."""
         return 2 * self.out_channels * (self.in_channels // self.groups) * prod(axis.pairs for axis in self.axes)
@@ -255,7 +255,7 @@ class ConvolutionGeometry:
         index = self.index_dtype.itemsize
         return self.nnz * (as_dtype(dtype).itemsize + index) + (self.shape[0] + 1) * index
 
-    @cached_property
+    @lazy
     def padded(self) -> ConvolutionGeometry:
         """The geometry of V in W = V·P: the same convolution, without padding, of the padded input."""
         axes = tuple(

@@ -80,8 +80,10 @@ def test_threads_that_cannot_be_had_are_done_without(monkeypatch):
 
     usual = scipy.fft.rfftn
     monkeypatch.setattr(scipy.fft, "rfftn", transform)
+    fft._transform_of_scipy.cache_clear()
     monkeypatch.setattr(fft, "_SERIAL", 0)
     check("many channels", "float64")
+    fft._transform_of_scipy.cache_clear()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,7 +16,7 @@ import pytest
 
 import convmat.forks
 from convmat import parallel
-from convmat.forks import new_lock, undisturbed
+from convmat.forks import lazy, new_lock, undisturbed
 from convmat.parallel import InOrder, available_cpus, count_blocks, count_workers, run_blocks
 
 
@@ -464,3 +464,29 @@ def test_a_forked_child_has_blas_as_it_was(monkeypatch):
     leave.set()
     other.join(30)
     assert library.threads == 8
+
+
+@fork
+def test_a_forked_child_computes_what_another_thread_was_computing():
+    inside, leave = threading.Event(), threading.Event()
+
+    class Slow:
+        @lazy
+        def value(self):
+            inside.set()
+            leave.wait(30)
+            return 7
+
+    slow = Slow()
+    thread = threading.Thread(target=lambda: slow.value)
+    thread.start()
+    assert inside.wait(30)
+
+    def use():
+        leave.set()
+        assert (slow.value, slow.value) == (7, 7)
+
+    assert forked(use) == 0
+    leave.set()
+    thread.join(30)
+    assert vars(slow) == {"value": 7}

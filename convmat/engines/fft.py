@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise, product
 from math import ceil, log2, prod
 from typing import Any
@@ -286,12 +286,18 @@ class FFTProducts:
         return _call_scipy(inverse, spectrum, self._plan.lengths, self._axes, threads)
 
 
+@cache
+def _transform_of_scipy(name: str) -> Any:
+    # Late, since it takes a tenth of the time to import this package, and once: when Python ends, nothing can be imported.
+    import scipy.fft
+
+    return getattr(scipy.fft, name)
+
+
 def _call_scipy(name: str, x: Array, lengths: tuple[int, ...], axes: tuple[int, ...], threads: int) -> Array:
     """Return one of SciPy's transforms."""
     with undisturbed():  # SciPy guards its plans, and its threads, by locks that a forked child could not free
-        import scipy.fft  # here, since it takes a tenth of the time to import this package
-
-        function: Any = getattr(scipy.fft, name)
+        function = _transform_of_scipy(name)
         try:
             result: Array = function(x, lengths, axes, workers=threads)
         except RuntimeError:  # the system gives no more threads

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import ceil
 from statistics import median
 from time import perf_counter
@@ -96,9 +95,7 @@ class Comparison:
 
 
 def blas_threads(workers: int) -> AbstractContextManager[object]:
-    """Bound the threads of BLAS, with threadpoolctl; without, it keeps to what it finds."""
-    if find_spec("threadpoolctl") is None:
-        return nullcontext()
+    """Bound the threads of BLAS."""
     from threadpoolctl import threadpool_limits
 
     limits: AbstractContextManager[object] = threadpool_limits(workers, user_api="blas")
