@@ -15,7 +15,6 @@ from functools import cache
 from secrets import token_hex
 from typing import Any, cast
 
-import llvmlite
 import numba
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
@@ -160,6 +159,8 @@ class _Disk:
 @cache
 def _target() -> str:
     """Return what code depends on besides its sources: versions, processor, and options of numba."""
+    import llvmlite
+
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
     options = [f"{name}={getattr(numba.config, name, None)}" for name in _OPTIONS]
     return "\n".join(map(str, (*versions, *cpu_target.target_context.codegen().magic_tuple(), *options)))
