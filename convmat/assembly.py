@@ -79,9 +79,9 @@ def convolution_matrix(
     TypeError
         If an argument is of the wrong type, or the kernel of an unsupported dtype.
     ValueError
-        If an argument has a wrong value.
+        If an argument has a wrong value, or the padding mode merges taps whose sum does not fit the dtype, of integers.
     MemoryError
-        If the matrix does not fit into memory.
+        If the matrix, or its conversion to `format`, does not fit into the memory that is available.
 
     See Also
     --------
@@ -167,9 +167,9 @@ def transposed_convolution_matrix(
     TypeError
         If an argument is of the wrong type, or the kernel of an unsupported dtype.
     ValueError
-        If an argument has a wrong value.
+        If an argument has a wrong value, or the padding mode merges taps whose sum does not fit the dtype, of integers.
     MemoryError
-        If the matrix does not fit into memory.
+        If the matrix, or its conversion to `format`, does not fit into the memory that is available.
 
     See Also
     --------
@@ -305,7 +305,7 @@ def assemble(
 def _check_size(shape: tuple[int, int], nnz: int, nbytes: int, place: str) -> None:
     """Raise for a matrix that does not fit into memory, or that SciPy cannot index."""
     check_memory(
-        f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs{place}",
+        lambda: f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs{place}",
         nbytes,
         "apply it without storing it (convmat.Convolution, convmat.TransposedConvolution), or build a range of its rows "
         "with rows=",

@@ -7,25 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
+from time import monotonic
 
 from convmat.units import scaled
 
 _MACHINE, _STATUS = Path("/proc/meminfo"), Path("/proc/self/statm")
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _UNCHECKED = 1 << 24  # bytes that are taken without a look: reading the figures costs more than such an array
+_PARTS, _MOMENT = 32, 0.5  # what is less than one of so many parts is not looked at anew for so many seconds
+_last = [(0.0, 0)]  # when it was looked last, and what was available
 _VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 _VERSION_2 = "memory.max", "memory.current", "inactive_file"
 
 
 def check_memory(
-    what: str, nbytes: int, instead: str, available: Callable[[], int] | None = None, place: str = ""
+    what: Callable[[], str], nbytes: int, instead: str, available: Callable[[], int] | None = None, place: str = ""
 ) -> None:
     """Raise for what needs more memory than is available: under overcommit, allocating it would succeed.
 
     Parameters
     ----------
-    what : str
-        What needs it, and a verb.
+    what : callable
+        Returns what needs it, and a verb.
     nbytes : int
         How much it needs.
     instead : str
@@ -40,11 +43,22 @@ def check_memory(
     MemoryError
         If there is less.
     """
-    if nbytes > _UNCHECKED and nbytes > (limit := (available or available_memory)()):
+    if nbytes <= _UNCHECKED or (not available and _is_little(nbytes)):
+        return
+    limit = (available or available_memory)()
+    if not available:
+        _last[0] = monotonic(), limit
+    if nbytes > limit:
         raise MemoryError(
-            f"{what} {scaled(nbytes, 'B')} ({nbytes} bytes), more than the available {scaled(limit, 'B')} of memory{place}; "
-            f"{instead}"
+            f"{what()} {scaled(nbytes, 'B')} ({nbytes} bytes), more than the available {scaled(limit, 'B')} of memory"
+            f"{place}; {instead}"
         )
+
+
+def _is_little(nbytes: int) -> bool:
+    """Tell whether so many bytes are little of what there was a moment ago: a look takes as long as writing some MB."""
+    when, limit = _last[0]
+    return nbytes * _PARTS < limit and monotonic() - when < _MOMENT
 
 
 def available_memory() -> int:

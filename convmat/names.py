@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ NO_MEANINGS: Mapping[str, str] = MappingProxyType({})
 
 
 def choose(
-    option: str, name: object, names: Iterable[str], meanings: Mapping[str, str] = NO_MEANINGS, *, place: str = ""
+    option: str, name: object, names: Collection[str], meanings: Mapping[str, str] = NO_MEANINGS, *, place: str = ""
 ) -> str:
     """Return the one of some names that a user gives.
 
@@ -20,7 +20,7 @@ def choose(
         What is chosen, for messages.
     name : object
         What the user gives.
-    names : iterable of str
+    names : collection of str
         What there is to choose from.
     meanings : mapping of str to str
         Which of them is meant by other names, in lower case, that a user may know from elsewhere; or what to say of them.
@@ -43,6 +43,8 @@ def choose(
     """
     if not isinstance(name, str):
         raise TypeError(f"{option} must be a str, got {name!r}")
+    if type(name) is str and name in names:  # nearly always
+        return name
     known = tuple(names)
     if name not in known:
         raise ValueError(
@@ -51,7 +53,7 @@ def choose(
     return known[known.index(name)]  # of the type str, whatever subclass of it was given
 
 
-def hint(name: str, names: Iterable[str], meanings: Mapping[str, str] = NO_MEANINGS) -> str:
+def hint(name: str, names: Collection[str], meanings: Mapping[str, str] = NO_MEANINGS) -> str:
     """Return the end of a sentence about a name that is not known: which one may be meant, or nothing."""
     lower = name.strip().lower().replace(" ", "_")
     known, meant = tuple(names), meanings.get(lower)

@@ -170,7 +170,7 @@ class OperatorBase(ABC):
         nbytes = rows * columns * self.dtype.itemsize
         nbytes += self.geometry.nnz * (self.dtype.itemsize + index) + (rows + 1) * index
         check_memory(
-            f"the dense {rows} × {columns} matrix, with the sparse one that fills it, takes",
+            lambda: f"the dense {rows} × {columns} matrix, with the sparse one that fills it, takes",
             nbytes,
             "store its nonzeros alone with tocsr(), or apply it without storing it",
             products.available_memory,

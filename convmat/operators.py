@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,21 +10,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from convmat.assembly import assemble_as
 from convmat.dtypes import Array, as_array, as_kernel, check_host, check_target
-from convmat.engines import ENGINES, Machine
+from convmat.engines import ENGINES, KNOWN_AS, Machine
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape
 from convmat.memory import available_memory, memory_limit
 from convmat.operator_base import OperatorBase
 from convmat.parallel import available_cpus, count_workers
 from convmat.products import Products
-
-_KNOWN_AS = {
-    **dict.fromkeys(("numba", "direct", "jit", "compiled"), "taps"),
-    **dict.fromkeys(("im2col", "im2row", "unfold", "numpy", "blas", "matmul"), "gemm"),
-    **dict.fromkeys(("sparse", "scipy", "matrix"), "csr"),
-    **dict.fromkeys(("fftconvolve", "oaconvolve", "overlap-add", "overlap-save"), "fft"),
-    **dict.fromkeys(("pytorch", "mkldnn", "onednn"), "torch"),
-    **dict.fromkeys(("cupy", "cuda", "gpu", "cudnn"), "for the device take .to('cupy') or convmat.cupy"),
-}
 
 
 class HostProducts(Products):
@@ -33,7 +23,7 @@ class HostProducts(Products):
 
     arrays = np
     engines = ENGINES
-    known_as = _KNOWN_AS
+    known_as = KNOWN_AS
     used: ClassVar[set[str]] = set()
 
     def _describe_machine(self) -> Machine:
@@ -50,9 +40,15 @@ class HostProducts(Products):
         return kernel
 
 
+def _check_workers(workers: int | None) -> None:
+    """Raise for a number of workers that a user gives; an operator that is loaded elsewhere keeps it, whatever there is."""
+    if workers is not None:
+        count_workers(workers)
+
+
 def _count_here(workers: int | None) -> int:
     """Return how many threads a number means that was right where it was given: here there may be fewer CPUs."""
-    return count_workers(workers if workers is None else max(workers, -available_cpus()))
+    return count_workers(workers if workers is None or workers > 0 else max(workers, -available_cpus()))
 
 
 class _ConvolutionOperator(OperatorBase, LinearOperator):
@@ -125,29 +121,32 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
 
     def dot(self, x: Any) -> Any:
         """Multiply by a vector, a matrix of columns, a number or another operator, as SciPy's operators do."""
-        return self._with_hint(super().dot, x)
+        try:
+            return super().dot(x)
+        except ValueError as error:
+            self._hint(error, x)
+            raise
 
     def matvec(self, x: Any) -> Any:
         """Multiply by a vector, as SciPy's operators do."""
-        return self._with_hint(super().matvec, x)
+        try:
+            return super().matvec(x)
+        except ValueError as error:
+            self._hint(error, x)
+            raise
 
     def matmat(self, X: Any) -> Any:
         """Multiply by a matrix of columns, as SciPy's operators do."""
-        return self._with_hint(super().matmat, X)
-
-    def _with_hint(self, multiply: Callable[[Any], Any], x: Any) -> Any:
-        """Multiply, and say what takes arrays in their own shape where SciPy only says that it does not."""
         try:
-            return multiply(x)
+            return super().matmat(X)
         except ValueError as error:
-            shape, own, size = np.shape(x), self._input_shape, self.shape[1]
-            if (
-                len(shape) < 2
-                or shape[-len(own) :] != own
-                or isinstance(x, LinearOperator)
-                or not _is_from_scipy(error)
-            ):
-                raise
+            self._hint(error, X)
+            raise
+
+    def _hint(self, error: ValueError, x: Any) -> None:
+        """Raise what says which method takes arrays in their own shape, where SciPy only says that it does not."""
+        shape, own, size = np.shape(x), self._input_shape, self.shape[1]
+        if len(shape) > 1 and shape[-len(own) :] == own and not isinstance(x, LinearOperator) and _is_from_scipy(error):
             raise ValueError(
                 f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
                 f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
@@ -220,7 +219,9 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         Raises
         ------
         MemoryError
-            If the matrix does not fit into memory.
+            If the matrix, or its conversion to `format`, does not fit into the memory that is available.
+        ValueError
+            If the padding mode merges taps whose sum does not fit the dtype, of integers.
         """
         products = self._products
         workers = products.machine.workers
@@ -311,7 +312,7 @@ class Convolution(_ConvolutionOperator):
         workers: int | None = None,
     ) -> None:
         array = as_kernel(kernel)
-        count_workers(workers)  # an operator that is loaded elsewhere keeps the number, and takes what there is
+        _check_workers(workers)
         geometry = ConvolutionGeometry(
             array.shape,
             input_shape,
@@ -383,7 +384,7 @@ class TransposedConvolution(_ConvolutionOperator):
         workers: int | None = None,
     ) -> None:
         array = as_kernel(kernel)
-        count_workers(workers)  # an operator that is loaded elsewhere keeps the number, and takes what there is
+        _check_workers(workers)
         geometry = ConvolutionGeometry.of_transposed(
             array.shape,
             input_shape,

@@ -25,6 +25,7 @@ def machine(monkeypatch, tmp_path):
     for name, file in {"_MACHINE": "meminfo", "_OWN_GROUPS": "own", "_GROUPS": "fs", "_STATUS": "statm"}.items():
         monkeypatch.setattr(memory, name, tmp_path / file)
     monkeypatch.setattr(memory, "_UNCHECKED", 0)
+    monkeypatch.setattr(memory, "_last", [(0.0, 0)])
     monkeypatch.setattr(memory, "_address_space", lambda: ())
     (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemFree: 1 kB\nMemAvailable:    800 kB\nHugePages_Total: 0\n")
     return tmp_path
@@ -74,6 +75,16 @@ def test_it_is_read_anew(machine):
     assert convolution_matrix(np.ones(3), 100).nnz == 294
     with pytest.raises(MemoryError, match=r"dense 98 × 100 matrix.* takes 82.3 kB .*available 9 kB of memory; store"):
         Convolution(np.ones(3), 100).toarray()
+
+
+def test_little_is_not_looked_at_again_for_a_moment(machine, monkeypatch):
+    looks, now = [], [100.0]
+    monkeypatch.setattr(memory, "monotonic", lambda: now[0])
+    monkeypatch.setattr(memory, "available_memory", lambda: looks.append(now[0]) or 1_000_000)
+    for size, time, looked in ((100, 100.0, 1), (100, 100.4, 1), (1000, 100.4, 2), (100, 101.0, 3)):
+        now[0] = time
+        convolution_matrix(np.ones(3), size)
+        assert len(looks) == looked
 
 
 def test_small_matrices_ask_for_nothing(monkeypatch):
