@@ -50,13 +50,13 @@ def check_memory(
         _last[0] = monotonic(), limit
     if nbytes > limit:
         raise MemoryError(
-            f"{what()} {scaled(nbytes, 'B')} ({nbytes} bytes), more than the available {scaled(limit, 'B')} of memory{place}"
-            f"; {instead}"
+            f"{what()} {scaled(nbytes, 'B')} ({nbytes} bytes), more than the available {scaled(limit, 'B')} of memory"
+            f"{place}; {instead}"
         )
 
 
 def _is_little(nbytes: int) -> bool:
-    """Tell whether so many bytes are a small part of what there was a moment ago: a look takes as long as writing MBs."""
+    """Tell whether so many bytes are little of what there was a moment ago: a look takes as long as writing some MB."""
     when, limit = _last[0]
     return nbytes * _PARTS < limit and monotonic() - when < _MOMENT
 

@@ -61,7 +61,8 @@ class MatrixRows:
             return
         limits = np.iinfo(dtype)
         taps = prod(self._kernel.shape[2:])
-        if limits.min <= taps * int(self._kernel.min()) and taps * int(self._kernel.max()) <= limits.max:
+        least, most = (int(extreme.reduce(self._kernel, axis=None)) for extreme in (np.minimum, np.maximum))
+        if limits.min <= taps * least and taps * most <= limits.max:
             return
         kernel = self._kernel.astype(np.int64 if dtype.itemsize < 8 else object)  # Python's integers are exact
         low, high = 0, 0
