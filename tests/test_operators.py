@@ -55,8 +55,9 @@ def test_products_equal_the_oracle(case, data, transposed, flip):
     result = np.result_type(np.dtype(dtype), np.dtype(x_dtype))
     kernel = values(case.kernel_shape, dtype)
     oracle = kernel.astype(result)
-    W = case.matrix(np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle)
-    W = W.T if transposed else W
+    turned = np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle
+    W, absolute = case.matrix(turned), case.matrix(np.abs(turned))  # of taps before the padding merges some
+    W, absolute = (W.T, absolute.T) if transposed else (W, absolute)
     batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2), (0,)]))
     for engine in engines(case, result):
         A = operator_of(case, kernel, engine, transposed, flip=flip)
@@ -64,7 +65,7 @@ def test_products_equal_the_oracle(case, data, transposed, flip):
         assert A.dtype == kernel.dtype
         x = values((*batch, *A.input_shape), x_dtype, 1)
         expected = x.reshape(*batch, W.shape[1]).astype(result) @ W.T
-        scale = np.abs(W).sum(axis=1).max() * np.abs(x).max(initial=0)
+        scale = absolute.sum(axis=1).max() * np.abs(x).max(initial=0)
         if engine in ("fft", "auto"):  # spectra leave rounding where no tap reads anything
             scale = max(scale, np.abs(oracle).sum() * np.abs(x).max(initial=0))
         assert_close(A.apply(x), expected.reshape(*batch, *A.output_shape), scale)
@@ -81,7 +82,8 @@ def test_adjoint(case, dtype, transposed):
         x, y = values((A.shape[1],), dtype, 1), values((A.shape[0],), dtype, 2)
         Ax, Ahy = A @ x, A.H @ y
         scale = np.linalg.norm(Ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(Ahy)
-        if engine in ("fft", "auto"):  # spectra leave rounding where no tap reads anything
+        # Spectra leave rounding where no tap reads anything, and taps that the padding merges may cancel.
+        if engine in ("fft", "auto") or case.padding_mode != "zeros":
             scale += np.abs(kernel).sum() * np.linalg.norm(x) * np.linalg.norm(y)
         tolerance = 100 * np.finfo(dtype).eps
         assert abs(np.vdot(y, Ax) - np.vdot(Ahy, x)) <= tolerance * scale
