@@ -55,9 +55,9 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def caches(session: nox.Session) -> None:
-    """Let four processes at once fill an empty cache of compiled code, ten times, or with other options after --."""
+    """Let four processes at once fill an empty cache of compiled code, five times, or with other options after --."""
     session.install("--editable", ".[fast]", *group("test"))
-    session.run("python", "-m", "tests.caches", *(session.posargs or ["--count", "10"]))
+    session.run("python", "-m", "tests.caches", *(session.posargs or ["--count", "5"]))
 
 
 @nox.session(default=False)
