@@ -11,10 +11,12 @@ nobody is there to give it back. There are two answers to that:
 
 from __future__ import annotations
 
+import logging  # noqa: F401 - before a fork hooks run backwards: what we wait for may log, and logging locks itself
 import os
 import threading
 from functools import cached_property
 from threading import Lock, RLock
+from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -23,6 +25,7 @@ T = TypeVar("T")
 _locks: WeakSet[Any] = WeakSet()
 _gates: WeakSet[Any] = WeakSet()  # one for each thread that has ever been inside
 _closed: list[Any] = []  # the gates that the thread which forks holds meanwhile
+_PATIENCE = 60  # seconds that a fork waits at most: another library may hold what we wait for while it forks
 _forking = Lock()  # held from the first gate that is closed to the last one that is opened
 _thread = threading.local()
 
@@ -69,8 +72,9 @@ class lazy(cached_property[T]):
 def _close_gates() -> None:
     _forking.acquire()
     _closed[:] = _gates
+    end = monotonic() + _PATIENCE
     for gate in _closed:
-        gate.acquire()
+        gate.acquire(timeout=max(0.0, end - monotonic()))
 
 
 def _open_gates() -> None:

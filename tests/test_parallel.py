@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import pytest
+from test_imports import python
 
 import convmat.forks
 from convmat import parallel
@@ -492,3 +493,30 @@ def test_a_forked_child_computes_what_another_thread_was_computing():
     leave.set()
     thread.join(30)
     assert vars(slow) == {"value": 7}
+
+
+LOGGING = """
+import convmat, logging, os, threading
+from convmat.forks import undisturbed
+inside = threading.Event()
+
+def compile():  # a compiler may log, and logging has a lock that a fork holds, too
+    with undisturbed():
+        inside.set()
+        threading.Event().wait(0.5)
+        logging.getLogger("compiler").isEnabledFor(logging.DEBUG)
+
+thread = threading.Thread(target=compile)
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    os._exit(7)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@fork
+def test_a_fork_holds_nothing_that_it_waits_for():
+    assert python(LOGGING, PYTHONWARNINGS="ignore") == ["7"]
