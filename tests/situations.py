@@ -66,15 +66,20 @@ class Work:
             self.rows.append((engine, A, x, definition(kernel, x)))
 
     def compute(self, fresh=False):
-        """Compute all products, with new operators if they are to be fresh."""
+        """Compute all products, with new operators if they are to be fresh, and build W."""
+        self.multiply(fresh)
+        _, A, x, expected = self.rows[-1]
+        y = convmat.convolution_matrix(A.kernel, A.input_shape, workers=2) @ x.ravel()
+        if np.abs(y - expected.ravel()).max() > 1e-9 * np.abs(expected).max():
+            raise SituationError("W is wrong")
+
+    def multiply(self, fresh=False):
+        """Compute all products."""
         for engine, A, x, expected in self.rows:
             B = convmat.Convolution(A.kernel, A.input_shape, engine=engine, workers=2) if fresh else A
             error = np.abs(B.apply(x) - expected).max()
             if error > 1e-9 * np.abs(expected).max():
                 raise SituationError(f"{engine} is wrong by {error} in {threading.current_thread().name}")
-        y = convmat.convolution_matrix(A.kernel, A.input_shape, workers=2) @ x.ravel()
-        if np.abs(y - expected.ravel()).max() > 1e-9 * np.abs(expected).max():
-            raise SituationError("W is wrong")
 
 
 def child(work=None):
@@ -187,7 +192,7 @@ def finalizer():
     """Products in __del__ while the interpreter ends."""
     work = Work()
     work.compute()
-    globals()["kept"] = Finalizer(work.compute)  # deleted when this module is
+    globals()["kept"] = Finalizer(work.multiply)  # deleted when this module is; SciPy's matrices then import in vain
 
 
 def daemon():
