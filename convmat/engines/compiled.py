@@ -135,9 +135,8 @@ def _quiet_numba() -> Iterator[None]:
     """Keep warnings of numba from its user, and from being errors: nobody but us can do anything about them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(numba|llvmlite)(\.|$)")
-        warnings.filterwarnings(
-            "ignore", module=r"convmat\.engines\.|.*/convmat/engines/"
-        )  # where numba says code is slow
+        # Where numba says that code is slow:
+        warnings.filterwarnings("ignore", module=r"convmat\.engines\.|.*/convmat/engines/")
         yield
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from operator import attrgetter
 from secrets import token_hex
 from typing import Any, cast
 
@@ -25,13 +26,8 @@ from convmat.engines import codecache
 # Whoever holds it compiles. What numba has inside is C's own, so that no interrupt comes between its being acquired and
 # the block that it guards.
 lock: Any = getattr(global_compiler_lock, "_lock", global_compiler_lock)
-_OPTIONS = (
-    "OPT",
-    "BOUNDSCHECK",
-    "DEBUGINFO_DEFAULT",
-    "LOOP_VECTORIZE",
-    "SLP_VECTORIZE",
-)  # that change what is compiled
+# Settings that change what is compiled.
+_OPTIONS = "OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE"
 
 
 def compile_loop(dispatcher: Any, signature: str, variant: str) -> Callable[..., None]:
@@ -73,8 +69,8 @@ def compile_tile(itemsize: int, rows: int, vectors: int, banded: int) -> Any:
     signature = numba.void(*(numba.intp,) * 6)
 
     def accepts(result: Any) -> bool:
-        address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-        return multiplies_right(address, *shape)
+        code, description = attrgetter("library", "fndesc")(result)
+        return multiplies_right(code.get_pointer_to_function(description.llvm_cfunc_wrapper_name), *shape)
 
     disk = _Disk("simd.tile_product", "x".join(map(str, shape)), accepts)
     compiled = _compile_callback(tile, signature, disk)
@@ -148,7 +144,7 @@ class _Disk:
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keep code on the disk, unless its sources have changed meanwhile or it holds addresses of this process."""
         with suppress(Exception):
-            if result.library.has_dynamic_globals or codecache.digest_sources() != self._sources:
+            if attrgetter("library.has_dynamic_globals")(result) or codecache.digest_sources() != self._sources:
                 return
             from numba.core.serialize import dumps
 
