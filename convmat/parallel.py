@@ -16,6 +16,8 @@ from convmat.forks import new_lock, undisturbed
 from convmat.quiet import quietly
 
 _SOON = 0.1  # seconds, as people see it
+_RATE = 1000  # blocks a second of each thread; to take the next one, with Python's lock, costs 10 to 50 µs
+_EACH = 4  # blocks for each thread, so that they end at about the same time also where one is held up
 
 
 def available_cpus() -> int:
@@ -62,24 +64,24 @@ def count_workers(workers: int | None) -> int:
     return number if number > 0 else number + 1 + cpus
 
 
-def count_blocks(tasks: int, workers: int, each: int, seconds: float) -> int:
+def count_blocks(tasks: int, workers: int, seconds: float) -> int:
     """Return into how many blocks equal tasks are divided.
 
     Parameters
     ----------
     tasks, workers : int
         How many tasks and threads there are.
-    each : int
-        Blocks for each of several threads, so that they end at about the same time.
     seconds : float
         About the time that one thread takes for all tasks.
 
     Returns
     -------
     int
-        At most as many as tasks. A block takes `_SOON` seconds at most, if a task does: an interrupt waits for its end.
+        At most as many as tasks. Each of several threads has at least one block, and up to `_EACH` where they are long. A
+        block takes `_SOON` seconds at most, if a task does: an interrupt waits for its end.
     """
-    return min(tasks, max(each * workers if workers > 1 else 1, ceil(seconds / _SOON)))
+    several = workers * min(max(1, round(seconds / workers * _RATE)), _EACH) if workers > 1 else 1
+    return min(tasks, max(several, ceil(seconds / _SOON)))
 
 
 def run_blocks(

@@ -75,10 +75,10 @@ def test_all_modules_of_compiled_code_are_in_the_digest():
         imports[file.stem] = {node.module for node in nodes if node.module}
     compiling = {name for name, modules in imports.items() if any(m.startswith("llvmlite") for m in modules)}
     compiling |= {name for name, modules in imports.items() if "numba.np.numpy_support" in modules}
-    assert compiling == set(codecache.SOURCES)
+    assert compiling < set(codecache.SOURCES)
     for name in compiling:
         used = {module.rpartition(".")[2] for module in imports[name] if module.startswith("convmat")}
-        assert used <= compiling
+        assert used <= set(codecache.SOURCES)
 
 
 # Files.

@@ -125,10 +125,12 @@ def test_in_order_calls_by_number(workers):
 
 
 def test_blocks_are_several_for_each_thread_and_soon_over():
-    assert count_blocks(tasks=1000, workers=1, each=4, seconds=0.01) == 1
-    assert count_blocks(tasks=1000, workers=3, each=4, seconds=0.01) == 12
-    assert count_blocks(tasks=1000, workers=1, each=4, seconds=5) == 50
-    assert count_blocks(tasks=7, workers=2, each=4, seconds=5) == 7
+    assert count_blocks(tasks=1000, workers=1, seconds=0.01) == 1
+    assert count_blocks(tasks=1000, workers=3, seconds=0.0001) == 3
+    assert count_blocks(tasks=1000, workers=3, seconds=0.007) == 6
+    assert count_blocks(tasks=1000, workers=3, seconds=0.05) == 12
+    assert count_blocks(tasks=1000, workers=1, seconds=5) == 50
+    assert count_blocks(tasks=7, workers=2, seconds=5) == 7
 
 
 class Work:

@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
-SOURCES = ("simd", "taploops", "winoloops", "rowloops")  # modules of compiled code, which may call each other
+SOURCES = ("simd", "sums", "taploops", "winoloops", "rowloops")  # modules of compiled code, and of its constants
 _HEADER = b"convmat compiled code\n"
 _MOST = 64 << 20  # bytes of a file that is read
 

@@ -25,7 +25,6 @@ from convmat.relation import PADDING_MODES
 
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
 _SECONDS = 1e-9  # of a thread for a nonzero, about
-_CHUNKS = 4  # blocks for each thread, so that they end at about the same time
 _COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
 
 
@@ -99,7 +98,7 @@ class CSRProducts:
 
     def _product(self, matrix: Any) -> Callable[[Array, Array], None]:
         tasks = max(1, matrix.nnz // _SERIAL)
-        pieces = count_blocks(tasks, self._workers, _CHUNKS, matrix.nnz * _SECONDS)
+        pieces = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
         cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
         arguments = matrix, list(pairwise(cuts)), self._workers

@@ -132,7 +132,7 @@ class _Blocks:
         groups, rows, taps = self.matrix.shape
         outputs = self.geometry.spatial_output
         windows = self._windows(x)
-        out = out.reshape(len(x), groups, rows, *outputs)
+        out, line = out.reshape(len(x), groups, rows, -1), prod(outputs[1:])
         ranges = self.ranges
         # Where all outputs of a group are less than a block, several groups make one.
         several = max(1, _BLOCK // (taps * prod(outputs) * self.matrix.itemsize)) if len(ranges) == 1 else 1
@@ -142,8 +142,7 @@ class _Blocks:
             at: Index = (item, some, ..., slice(first, last), *(slice(None),) * (len(outputs) - 1))
             gathered = windows[at]
             columns = gathered.reshape(len(gathered), taps, -1)  # copies, unless the kernel is a point
-            view = out[item, some, :, first:last]
-            view[...] = matmul(self.matrix[some], columns).reshape(view.shape)
+            matmul(self.matrix[some], columns, out[item, some, :, first * line : last * line])
 
         starts = range(0, groups, several)
         self._run(multiply, [(item, group, *lines) for item in range(len(x)) for group in starts for lines in ranges])

@@ -17,6 +17,8 @@ import numba
 from llvmlite import ir
 from numba.core.registry import cpu_target
 
+from convmat.engines.sums import DOUBLE, SINGLE
+
 # numba's own annotations describe functions before they are compiled, not what they are to those who call them.
 types: Any = numba.types
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -37,9 +39,6 @@ def _vector_unit() -> tuple[int, int]:
     return 16, 32 if triple.startswith(("aarch64", "arm64")) else 16
 
 
-TERMS = (
-    512  # of a sum in one vector: n terms in sums of 512 have a rounding error of about (512 + n/512)·ε/2, not n·ε/2
-)
 # Constants, also in compiled code: numba keeps what it compiled by processor and features.
 VECTOR_BYTES, REGISTERS = _vector_unit()
 
@@ -151,18 +150,22 @@ def tile_product(
     of the first count are with row 0, of the second with rows 0 and 1, …, then with all rows, then with all but row 0,
     …, and at last with the last row.
 
-    A sum of many terms is a sum of sums of at most `TERMS`: its rounding error then grows far slower than their number.
-    What is emitted is, with `sums` in registers::
+    A sum of many terms is a sum of sums of about so many as `most_terms` says, one more for each further span of rows at most: its rounding
+    error then grows far slower than their number. What is emitted is, with `sums` in registers::
 
-        c[:] = 0 if any count exceeds the terms of a sum
-        sums[:] = 0
+        many = the counts together exceed most
+        if many: c[:] = 0
+        sums[:] = 0; k = 0; limit = most
         for each span of rows, and its count:
-            while products of the span are left:
-                for each of the next k, as many as a sum has terms:
+            end = k + count
+            while k < end:
+                do:
                     sums[i] += a[k, i] · b[offsets[k] :] for each row i of the span
-                if products of the span are left:
-                    c[:] += sums; sums[:] = 0
-        c[:] = sums, or c[:] += sums if any count exceeds the terms of a sum
+                    k += 1
+                while k < min(limit, end)
+                if k < end:
+                    c[:] += sums; sums[:] = 0; limit = k + most
+        if many: c[:] += sums, else: c[:] = sums
 
     Parameters
     ----------
@@ -177,13 +180,14 @@ def tile_product(
     counts : int
         Address of the int64 numbers of products: 2·rows − 1 where banded, else one.
     c : int
-        Address of the result, which is overwritten. No other thread may write to it where a count exceeds `TERMS`.
+        Address of the result, which is overwritten. No other thread may write to it where the
+        counts together exceed the terms of a sum.
     row_bytes : int
         Distance of its rows in bytes.
     """
     itemsize_, rows_, vectors_, banded_ = (n.literal_value for n in (itemsize, rows, vectors, banded))
     spans = row_spans(rows_, banded_)
-    terms = ir.Constant(_I64, TERMS // len(spans))
+    terms = ir.Constant(_I64, SINGLE if itemsize_ == 4 else DOUBLE)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(builder, itemsize_)
@@ -198,11 +202,10 @@ def tile_product(
                     code.store(total, start, j * VECTOR_BYTES)
 
         numbers = [builder.load(code.at(counts, 8 * n, _I64)) for n in range(len(spans))]
-        exceeding = [builder.icmp_signed(">", number, terms) for number in numbers]
-        many = reduce(builder.or_, exceeding)
+        many = builder.icmp_signed(">", reduce(builder.add, numbers), terms)
         with builder.if_then(many, likely=False):
             write(zeros, add=False)
-        tile, k = zeros, ir.Constant(_I64, 0)
+        tile, k, limit = zeros, ir.Constant(_I64, 0), terms
         for (first, last), number in zip(spans, numbers, strict=True):
             end = builder.add(k, number)
             before = builder.basic_block
@@ -210,9 +213,8 @@ def tile_product(
             builder.cbranch(builder.icmp_signed("<", k, end), block, after)
 
             builder.position_at_end(block)
-            begin, sums = builder.phi(_I64), code.phis(tile)
-            enough = builder.add(begin, terms)
-            stop = builder.select(builder.icmp_signed("<", enough, end), enough, end)
+            begin, most, sums = builder.phi(_I64), builder.phi(_I64), code.phis(tile)
+            stop = builder.select(builder.icmp_signed("<", most, end), most, end)
             builder.branch(loop)
 
             builder.position_at_end(loop)
@@ -231,18 +233,23 @@ def tile_product(
             code.join(entry, (sums, block), (result, loop))
 
             builder.position_at_end(done)
-            builder.cbranch(builder.icmp_signed("<", stop, end), flush, after)
+            builder.cbranch(builder.icmp_signed("<", following, end), flush, after)
             builder.position_at_end(flush)
             write(result, add=True)
+            further = builder.add(following, terms)
             builder.branch(block)
             begin.add_incoming(k, before)
-            begin.add_incoming(stop, flush)
+            begin.add_incoming(following, flush)
+            most.add_incoming(limit, before)
+            most.add_incoming(further, flush)
             code.join(sums, (tile, before), (zeros, flush))
 
             builder.position_at_end(after)
-            joined = code.phis(tile)
+            joined, left = code.phis(tile), builder.phi(_I64)
             code.join(joined, (tile, before), (result, done))
-            tile, k = joined, end
+            left.add_incoming(limit, before)
+            left.add_incoming(most, done)
+            tile, k, limit = joined, end, left
         with builder.if_else(many, likely=False) as (then, otherwise):
             with then:
                 write(tile, add=True)

@@ -10,7 +10,7 @@ import numpy as np
 from convmat.dtypes import Array
 from convmat.forks import undisturbed
 
-_SINGLE, _DOUBLE = 1 << 9, 1 << 13  # terms of a sum in either precision
+SINGLE, DOUBLE = 1 << 9, 1 << 13  # terms of a sum in either precision
 _LARGE = 1 << 21  # multiplications; OpenBLAS counts 10⁶ as small
 
 
@@ -23,7 +23,7 @@ def most_terms(dtype: np.dtype[Any]) -> int:
     """
     if dtype.kind in "iu":
         return 1 << 62  # exact in any order
-    return _SINGLE if np.finfo(dtype).eps > 1e-10 else _DOUBLE
+    return SINGLE if np.finfo(dtype).eps > 1e-10 else DOUBLE
 
 
 def cuts(terms: int, dtype: np.dtype[Any]) -> list[tuple[int, int]]:
@@ -39,8 +39,10 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     products and for vectors, and those add all terms one after another.
     """
     rows, terms, columns = *a.shape[-2:], b.shape[-1]
-    large = min(rows, columns) > 1 and rows * terms * columns > _LARGE
-    for first, last in [(0, terms)] if large else cuts(terms, a.dtype):
+    if terms <= most_terms(a.dtype) or (min(rows, columns) > 1 and rows * terms * columns > _LARGE):
+        with undisturbed():
+            return np.matmul(a, b, out=out)
+    for first, last in cuts(terms, a.dtype):
         with undisturbed():
             product = np.matmul(a[..., first:last], b[..., first:last, :], out=None if first else out)
         out = product if first == 0 else np.add(out, product, out=out)  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from numba.np.numpy_support import carray
 
 from convmat.engines.simd import (
-    TERMS,
     VECTOR_BYTES,
     call_tile,
     clear,
@@ -20,6 +19,7 @@ from convmat.engines.simd import (
     move_alternate,
     pointer,
 )
+from convmat.engines.sums import DOUBLE, SINGLE
 
 SIGNATURES = {  # of what is called from Python, for a dtype
     "run_tasks": "void("
@@ -165,7 +165,7 @@ def run_tasks(  # type: ignore[no-untyped-def]
     x_batch, x_group, out_batch, out_group, channel_size = sizes[6:11]
     row_length, plane_size, source_step, target_step, row_distance, group_rows = sizes[11:17]
     spare, packed = scratch[: rows * width], scratch[rows * width :]
-    many = counts.max() > TERMS // counts.shape[0]  # terms of some sum, so that the tile adds to what it has written
+    many = counts.sum() > (SINGLE if size == 4 else DOUBLE)  # terms, so that the tile adds to what it has written
     before = -1
     for task in range(start, stop):
         strip, share = divmod(task, shares)

@@ -24,7 +24,6 @@ from convmat.geometry import ConvolutionGeometry
 from convmat.parallel import count_blocks, run_blocks
 
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
-_CHUNKS = 4  # calls of the compiled loop for each thread, so that they end at about the same time
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
 
 
@@ -160,7 +159,7 @@ class Direction:
         blocks: list[tuple[object, ...]] = []
         for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
             tasks = sweep.tasks * batch
-            chunks = count_blocks(tasks, workers, _CHUNKS, self.work * batch / len(self.sweeps))
+            chunks = count_blocks(tasks, workers, self.work * batch / len(self.sweeps))
             arguments = source, out, (tile, *sweep.tile[:2], packed), sweep.tables
             blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)

@@ -41,7 +41,7 @@ from convmat.relation import IntArray
 _CHANNELS = 8  # with fewer, the transforms cost more than they save
 _MOST_CHANNELS = 32768  # for which scratch memory stays within its bounds
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
-_CHUNKS = 8  # calls of the compiled loop for each thread, so that they end at about the same time
+_PIECES = 8  # of the tiles for each thread
 _CACHE = 700 << 10  # bytes of scratch memory of one thread, for most of a second-level cache
 _RESULTS = 64  # channels of products that are transformed back together, before they leave the cache
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
@@ -205,12 +205,12 @@ class Direction:
         vectors = -(-tiles // self.lanes)
         workers = self.workers if self.work * batch > _SERIAL else 1
         pieces = -(-vectors // self.vectors)
-        if workers > 1 and pieces * self.groups < _CHUNKS * workers:
+        if workers > 1 and pieces * self.groups < _PIECES * workers:
             pieces = min(vectors, -(-pieces // workers) * workers)
         # Where there are too few tiles, results are divided, and the tiles transformed for each share of them.
         shares = min(self.blocks, -(-workers // (pieces * self.groups)))
         tasks = pieces * self.groups * shares
-        chunks = count_blocks(tasks, workers, _CHUNKS, self.work * batch)
+        chunks = count_blocks(tasks, workers, self.work * batch)
         arguments = source, out, (tiles, pieces, shares, weights)
         blocks = [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)

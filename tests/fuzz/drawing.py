@@ -18,9 +18,9 @@ NUMBERS = 20_000  # inputs or outputs at most
 # Module-level thresholds, and what is drawn for them, so that small cases take the ways of large ones.
 THRESHOLDS = {
     "convmat.engines.sweeps": {"PACKED": (16, 1 << 14), "_SHARES": (1, 5)},
-    "convmat.engines.taps": {"_SERIAL": (0, 0), "_CHUNKS": (1, 5), "_SCRATCH": (1 << 8, 1 << 20)},
+    "convmat.engines.taps": {"_SERIAL": (0, 0), "_SCRATCH": (1 << 8, 1 << 20)},
     "convmat.engines.winograd": {
-        "_CHANNELS": (1, 8), "_SERIAL": (0, 0), "_CHUNKS": (1, 9), "_CACHE": (1, 1 << 17), "_RESULTS": (1, 64),
+        "_CHANNELS": (1, 8), "_SERIAL": (0, 0), "_PIECES": (1, 9), "_CACHE": (1, 1 << 17), "_RESULTS": (1, 64),
         "_SCRATCH": (1 << 8, 1 << 20),
     },
     "convmat.engines.gemm": {"_BLOCK": (1, 1 << 13), "_SERIAL": (0, 1 << 10)},
@@ -28,8 +28,9 @@ THRESHOLDS = {
         "_CACHED": (1, 1 << 14), "_TILE": (1, 1 << 16), "_TOGETHER": (1, 1 << 16), "_MANY": (0, 12),
         "_SERIAL": (0, 1 << 10), "_CALL": (0, 7500),
     },
-    "convmat.engines.csr": {"_SERIAL": (1, 1 << 10), "_CHUNKS": (1, 5), "_COMPILED": (0, 1 << 10), "_SECONDS": (0, 1)},
-    "convmat.engines.sums": {"_SINGLE": (1, 9), "_DOUBLE": (1, 9), "_LARGE": (0, 100)},
+    "convmat.engines.csr": {"_SERIAL": (1, 1 << 10), "_COMPILED": (0, 1 << 10), "_SECONDS": (0, 1)},
+    "convmat.engines.sums": {"SINGLE": (1, 9), "DOUBLE": (1, 9), "_LARGE": (0, 100)},
+    "convmat.parallel": {"_EACH": (1, 5), "_RATE": (1, 1 << 40)},
     "convmat.engines.separable": {"_BETWEEN": (1, 1 << 10)},
     "convmat.pattern": {
         "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_SHARE": (1, 20), "_KEPT": (0, 1 << 14),
