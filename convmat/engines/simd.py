@@ -150,8 +150,8 @@ def tile_product(
     of the first count are with row 0, of the second with rows 0 and 1, …, then with all rows, then with all but row 0,
     …, and at last with the last row.
 
-    A sum of many terms is a sum of sums of about so many as `most_terms` says, one more for each further span of rows at most: its rounding
-    error then grows far slower than their number. What is emitted is, with `sums` in registers::
+    A sum of many terms is a sum of sums of as many terms as `most_terms` says, and one more for each further span of rows
+    at most: its rounding error then grows far slower than their number. What is emitted is, with `sums` in registers::
 
         many = the counts together exceed most
         if many: c[:] = 0
