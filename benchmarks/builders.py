@@ -14,7 +14,7 @@ from scipy import sparse
 
 from benchmarks.cases import Case
 from convmat import ConvolutionGeometry
-from convmat.pattern import forget
+from convmat.matrices._pattern import forget
 
 Array = npt.NDArray[Any]
 

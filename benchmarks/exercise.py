@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.workloads import WORKERS
-from convmat.exercise.cases import CASES, Case, square
-from convmat.exercise.measure import blas_threads, compare, copy_rate, gemm_rate
-from convmat.exercise.ways import WAYS, Way
+from convmat.commands.exercise.cases import CASES, Case, square
+from convmat.commands.exercise.measure import blas_threads, compare, copy_rate, gemm_rate
+from convmat.commands.exercise.ways import WAYS, Way
 
 # asv forks every benchmark from a process that has imported this file: what is slow to import is imported once.
 for _package in ("numba", "torch"):

@@ -156,7 +156,7 @@ def bandwidths(report: Report, device: Device) -> None:
 
 def build(report: Report, device: Device) -> None:
     """Compare writing a matrix with writing constants."""
-    from convmat.cupy.assembly import assemble, prepare
+    from convmat.cupy._assembly import assemble, prepare
 
     limit = LIMITS["build"]
     title = f"Bytes of W / time of the kernel that writes it, as a share of the bandwidth of writing; limit ≥ {limit}"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workloads import WORKERS
-from convmat.exercise.cases import CASES
-from convmat.exercise.measure import Ceilings, Comparison, Timing
-from convmat.exercise.ways import WAYS, Work
+from convmat.commands.exercise.cases import CASES
+from convmat.commands.exercise.measure import Ceilings, Comparison, Timing
+from convmat.commands.exercise.ways import WAYS, Work
 
 RESULTS = Path(__file__).parent / "results"
 _NEEDED = (

@@ -14,7 +14,7 @@ from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere
 from benchmarks.workloads import Product
 from convmat.engines import ENGINES
-from convmat.planner import Estimate
+from convmat.engines._planner import Estimate
 
 LIMITS = {"90th percentile": 1.25, "worst": 1.5}
 _LONG = 2.0  # seconds of a product after which it is not repeated

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.report import machine
 from benchmarks.workloads import WORKERS
-from convmat.exercise.cases import Case, square
-from convmat.exercise.measure import blas_threads, measure
-from convmat.exercise.ways import WAYS
+from convmat.commands.exercise.cases import Case, square
+from convmat.commands.exercise.measure import blas_threads, measure
+from convmat.commands.exercise.ways import WAYS
 
 FILE = Path(__file__).with_suffix(".json")
 SIZE = 64

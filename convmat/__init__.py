@@ -1,8 +1,8 @@
 """Convolution as a sparse matrix."""
 
 from convmat import textbook
-from convmat.assembly import convolution_matrix, transposed_convolution_matrix
 from convmat.geometry import ConvolutionGeometry
+from convmat.matrices import convolution_matrix, transposed_convolution_matrix
 from convmat.operators import Convolution, TransposedConvolution
 
 __all__ = [

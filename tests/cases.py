@@ -5,13 +5,13 @@ from math import prod
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from convmat import Convolution, ConvolutionGeometry, TransposedConvolution
 from convmat.engines import ENGINES
-from convmat.relation import PADDING_MODES
+from convmat.geometry._relation import PADDING_MODES
+from tests import reference
 
 DTYPES = ("int8", "uint16", "int64", "float32", "float64", "complex64", "complex128")
 INEXACT = tuple(dtype for dtype in DTYPES if np.dtype(dtype).kind in "fc")

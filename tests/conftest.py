@@ -1,7 +1,6 @@
 """Settings of all tests."""
 
 import os
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -12,5 +11,3 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-REPOSITORY = Path(__file__).parent.parent

@@ -23,7 +23,7 @@ from benchmarks.peers import main as compare
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere, interleave, ratio
 from benchmarks.workloads import WORKLOADS, Product, Workload, products
-from convmat import pattern
+from convmat.matrices import _pattern as pattern
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from convmat import Convolution, ConvolutionGeometry, TransposedConvolution, convolution_matrix
 from convmat import transposed_convolution_matrix as transposed_matrix
-from convmat.operators import HostProducts
+from convmat.operators._operators import HostProducts
 
 K, K3 = np.ones((3, 3)), np.ones(3)
 L = np.ones((4, 3, 3, 3))  # a layer of 3 to 4 channels

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convmat.engines import ENGINES, gemm
-from convmat.engines.compiled import refusal
+from convmat.engines import ENGINES
+from convmat.engines import _gemm as gemm
+from convmat.engines._compiled.loader import refusal
 from tests import reference
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz.checking import ALL_ENGINES, Counts, check, kernel_of, patched
@@ -74,18 +75,18 @@ def test_every_threshold_is_drawn():
             for key, value in vars(importlib.import_module(name)).items()
             if re.fullmatch("_?[A-Z][A-Z_]*", key) and isinstance(value, int | float)
         }
-        imported = {"PACKED"} if name == "convmat.engines.taps" else set()  # which is of the module sweeps
+        imported = {"PACKED"} if name == "convmat.engines._taps.taps" else set()  # which is of the module sweeps
         assert numbers - NO_THRESHOLDS - imported == set(drawn)
 
 
 def test_thresholds_are_set_for_a_while():
     seen = [gemm._BLOCK]
-    with patched({"convmat.engines.gemm._BLOCK": 7}):
+    with patched({"convmat.engines._gemm._BLOCK": 7}):
         seen.append(gemm._BLOCK)
     seen.append(gemm._BLOCK)
     assert seen == [1 << 19, 7, 1 << 19]
     with pytest.raises(AttributeError, match="_NO_SUCH"):
-        patched({"convmat.engines.gemm._NO_SUCH": 7}).__enter__()
+        patched({"convmat.engines._gemm._NO_SUCH": 7}).__enter__()
 
 
 def test_every_engine_is_reached_and_nothing_differs(capsys):

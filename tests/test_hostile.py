@@ -5,7 +5,8 @@ import sys
 from importlib.machinery import SourceFileLoader
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.processes import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import scipy.signal
-from cases import cases, values
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat import Convolution, TransposedConvolution, convolution_matrix, transposed_convolution_matrix
+from tests.cases import cases, values
 
 symmetric_padding = cases(modes=("zeros",), torch_only=True)  # channels, and as much padding before as after
 numbers = st.sampled_from(["float64", "complex128", "float32"])

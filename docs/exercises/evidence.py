@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the benchmarks a
 
 from benchmarks.recorded import Recorded
 from benchmarks.winners import FILE, METHODS
-from convmat.exercise import figure as drawing
-from convmat.exercise.cases import SIZES, square
-from convmat.exercise.figure import STYLES, handles
-from convmat.exercise.tables import fold
-from convmat.exercise.ways import WAYS
-from convmat.units import scaled
+from convmat._messages import scaled
+from convmat.commands.exercise import figure as drawing
+from convmat.commands.exercise.cases import SIZES, square
+from convmat.commands.exercise.figure import STYLES, handles
+from convmat.commands.exercise.tables import fold
+from convmat.commands.exercise.ways import WAYS
 
 RESOLVED = 2e6  # bytes: less disappears in what a process has free
 COUNTED = ("dense", "csr", "im2col", "fft")  # ways whose memory is known before anything runs

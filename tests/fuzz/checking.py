@@ -9,8 +9,10 @@ from math import prod
 import numpy as np
 from scipy import sparse
 
-from convmat import Convolution, TransposedConvolution, convolution_matrix, pattern, transposed_convolution_matrix
-from convmat.engines import ENGINES, fft
+from convmat import Convolution, TransposedConvolution, convolution_matrix, transposed_convolution_matrix
+from convmat.engines import ENGINES
+from convmat.engines import _fft as fft
+from convmat.matrices import _pattern as pattern
 from tests import reference
 from tests.fuzz.drawing import module_of
 
@@ -106,7 +108,7 @@ def expects(case, name, dtype):
         case "torch":
             return dtype.kind in "fc" and len(spatial) <= 3
         case "winograd":
-            least = case.thresholds.get("convmat.engines.winograd._CHANNELS", 8)
+            least = case.thresholds.get("convmat.engines._winograd.winograd._CHANNELS", 8)
             layer = spatial == (3, 3) and case.stride == case.dilation == (1, 1)
             return dtype.kind == "f" and layer and min(outer, inner) >= least
         case "separable":

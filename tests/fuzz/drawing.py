@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from convmat import ConvolutionGeometry
-from convmat.relation import PADDING_MODES
+from convmat.geometry._relation import PADDING_MODES
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 DTYPES += 4 * ("float32", "float64") + 2 * ("complex64", "complex128")
@@ -17,25 +17,27 @@ ENTRIES = 20_000  # nonzeros of W at most: above that, a case takes long
 NUMBERS = 20_000  # inputs or outputs at most
 # Module-level thresholds, and what is drawn for them, so that small cases take the ways of large ones.
 THRESHOLDS = {
-    "convmat.engines.sweeps": {"PACKED": (16, 1 << 14), "_SHARES": (1, 5)},
-    "convmat.engines.taps": {"_SERIAL": (0, 0), "_SCRATCH": (1 << 8, 1 << 20)},
-    "convmat.engines.winograd": {
+    "convmat.engines._taps.sweeps": {"PACKED": (16, 1 << 14), "_SHARES": (1, 5)},
+    "convmat.engines._taps.taps": {"_SERIAL": (0, 0), "_SCRATCH": (1 << 8, 1 << 20)},
+    "convmat.engines._winograd.winograd": {
         "_CHANNELS": (1, 8), "_SERIAL": (0, 0), "_PIECES": (1, 9), "_CACHE": (1, 1 << 17), "_RESULTS": (1, 64),
         "_SCRATCH": (1 << 8, 1 << 20),
     },
-    "convmat.engines.gemm": {"_BLOCK": (1, 1 << 13), "_SERIAL": (0, 1 << 10)},
-    "convmat.engines.fft": {
+    "convmat.engines._gemm": {"_BLOCK": (1, 1 << 13), "_SERIAL": (0, 1 << 10)},
+    "convmat.engines._fft": {
         "_CACHED": (1, 1 << 14), "_TILE": (1, 1 << 16), "_TOGETHER": (1, 1 << 16), "_MANY": (0, 12),
         "_SERIAL": (0, 1 << 10), "_CALL": (0, 7500),
     },
-    "convmat.engines.csr": {"_SERIAL": (1, 1 << 10), "_COMPILED": (0, 1 << 10), "_SECONDS": (0, 1)},
-    "convmat.engines.sums": {"SINGLE": (1, 9), "DOUBLE": (1, 9), "_LARGE": (0, 100)},
-    "convmat.parallel": {"_EACH": (1, 5), "_RATE": (1, 1 << 40), "_SOON": (1, 100)},
-    "convmat.engines.separable": {"_BETWEEN": (1, 1 << 10)},
-    "convmat.pattern": {
+    "convmat.engines._csr.csr": {"_SERIAL": (1, 1 << 10), "_COMPILED": (0, 1 << 10), "_SECONDS": (0, 1)},
+    "convmat.engines._sums": {"SINGLE": (1, 9), "DOUBLE": (1, 9), "_LARGE": (0, 100)},
+    "convmat._runtime.parallel": {"_EACH": (1, 5), "_RATE": (1, 1 << 40), "_SOON": (1, 100)},
+    "convmat.engines._separable": {"_BETWEEN": (1, 1 << 10)},
+    "convmat.matrices._pattern": {
         "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_SHARE": (1, 20), "_KEPT": (0, 1 << 14),
     },
-    "convmat.writer": {"_CHUNK": (1, 4000), "_BUFFER": (1, 16), "_SMALL": (0, 64), "_SERIAL": (1, 200), "_SOON": (50, 5000)},
+    "convmat.matrices._writer": {
+        "_CHUNK": (1, 4000), "_BUFFER": (1, 16), "_SMALL": (0, 64), "_SERIAL": (1, 200), "_SOON": (50, 5000),
+    },
 }  # fmt: skip
 UNITS = {"_BUFFER": 16}  # what a threshold has to be a multiple of
 

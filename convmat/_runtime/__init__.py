@@ -1,0 +1,21 @@
+"""The machine that products run on: threads, forks, memory, and the state of floating point."""
+
+from convmat._runtime.forks import lazy, new_lock, undisturbed
+from convmat._runtime.memory import available_memory, check_memory, memory_limit
+from convmat._runtime.parallel import InOrder, available_cpus, count_blocks, count_workers, run_blocks
+from convmat._runtime.quiet import quietly
+
+__all__ = [
+    "InOrder",
+    "available_cpus",
+    "available_memory",
+    "check_memory",
+    "count_blocks",
+    "count_workers",
+    "lazy",
+    "memory_limit",
+    "new_lock",
+    "quietly",
+    "run_blocks",
+    "undisturbed",
+]

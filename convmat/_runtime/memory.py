@@ -1,0 +1,130 @@
+"""The memory that this process may still take, and what is said of a result that needs more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path, PurePosixPath
+from time import monotonic
+
+from convmat._messages import scaled
+
+_MACHINE, _STATUS = Path("/proc/meminfo"), Path("/proc/self/statm")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_UNCHECKED = 1 << 24  # bytes that are taken without a look: reading the figures costs more than such an array
+_PARTS, _MOMENT = 32, 0.5  # what is less than one of so many parts is not looked at anew for so many seconds
+_last = [(0.0, 0)]  # when it was looked last, and what was available
+_VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+_VERSION_2 = "memory.max", "memory.current", "inactive_file"
+
+
+def check_memory(
+    what: Callable[[], str], nbytes: int, instead: str, available: Callable[[], int] | None = None, place: str = ""
+) -> None:
+    """Raise for what needs more memory than is available: under overcommit, allocating it would succeed.
+
+    Parameters
+    ----------
+    what : callable
+        Returns what needs it, and a verb.
+    nbytes : int
+        How much it needs.
+    instead : str
+        What can be done instead.
+    available : callable, optional
+        Returns the bytes that are available; the host's by default.
+    place : str
+        Where they are, for messages.
+
+    Raises
+    ------
+    MemoryError
+        If there is less.
+    """
+    if nbytes <= _UNCHECKED or (not available and _is_little(nbytes)):
+        return
+    limit = (available or available_memory)()
+    if not available:
+        _last[0] = monotonic(), limit
+    if nbytes > limit:
+        raise MemoryError(
+            f"{what()} {scaled(nbytes, 'B')} ({nbytes} bytes), more than the available {scaled(limit, 'B')} of memory"
+            f"{place}; {instead}"
+        )
+
+
+def _is_little(nbytes: int) -> bool:
+    """Tell whether so many bytes are little of what there was a moment ago: a look takes as long as writing some MB."""
+    when, limit = _last[0]
+    return nbytes * _PARTS < limit and monotonic() - when < _MOMENT
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may take now without swapping: the least that any limit leaves."""
+    limits = [*_machine(), *_control_groups(), *_address_space()]
+    return max(0, min(limits, default=2**63 - 1))
+
+
+@cache
+def memory_limit() -> int:
+    """Return the bytes that were available when this was first asked, so that all plans of a process count alike."""
+    return available_memory()
+
+
+def _machine() -> Iterator[int]:
+    """Yield what the machine has left, or, where it does not tell, all its memory."""
+    figures = _figures(_MACHINE)
+    if "MemAvailable" in figures:
+        yield figures["MemAvailable"] << 10
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _control_groups() -> Iterator[int]:
+    """Yield what the process' control groups have left, from its own up to the root; what only caches files is free."""
+    with suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, own = line.split(":", 2)
+            if not controllers:
+                root, names = _GROUPS, _VERSION_2
+            elif "memory" in controllers.split(","):
+                root, names = _GROUPS / "memory", _VERSION_1
+            else:
+                continue
+            limit, usage, cached = names
+            for group in (PurePosixPath(own), *PurePosixPath(own).parents):
+                folder = root.joinpath(*group.parts[1:])
+                most = _number(folder / limit)
+                if most is not None:
+                    used = (_number(folder / usage) or 0) - _figures(folder / "memory.stat").get(cached, 0)
+                    yield most - max(0, used)
+
+
+def _address_space() -> Iterator[int]:
+    """Yield what a limit of the process' address space leaves, which is not the memory that it uses."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            yield limit - int(_STATUS.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _number(file: Path) -> int | None:
+    """Return the number that a file holds; None where there is no such file, or it says "max"."""
+    with suppress(OSError, ValueError):
+        return int(file.read_text())
+    return None
+
+
+def _figures(file: Path) -> dict[str, int]:
+    """Return what a file says, line by line: a name, perhaps a colon, a number."""
+    figures: dict[str, int] = {}
+    with suppress(OSError):
+        for line in file.read_text().splitlines():
+            name, number, *_ = [*line.split(), "", ""]
+            if number.isdecimal():
+                figures[name.rstrip(":")] = int(number)
+    return figures

@@ -1,0 +1,183 @@
+"""What an engine is: a way to compute V x and Vᵀ y.
+
+An engine knows neither dtypes' rules nor batches' layouts nor conjugation; the operator does that once. It is given a
+geometry whose padding it does itself: the operator's own where the padding mode is among `Engine.pads`, else that of the
+convolution V of the padded input, without padding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from convmat._runtime import new_lock, quietly
+from convmat.geometry import Array, ConvolutionGeometry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the cost of a product depends on besides its geometry.
+
+    Attributes
+    ----------
+    workers : int
+        Number of threads.
+    bandwidth : float
+        Bytes per second that one thread streams.
+    gemm : float
+        Multiplications and additions per second of one thread in double precision matrix products; single is twice that.
+    fft : float
+        Floating-point operations per second of one thread in double precision Fourier transforms; single is twice that.
+    stream : float
+        Floating-point operations per second of one thread in elementwise products.
+    call : float
+        Seconds that one NumPy call on a small array takes.
+    loading : float or None
+        Seconds until compiled code can be called; None means as it stands in this process.
+    memory : float
+        Bytes that there are.
+    cache : float
+        Bytes that stay in a cache between products, where they move four times as fast.
+    """
+
+    workers: int = 1
+    bandwidth: float = 10e9
+    gemm: float = 40e9
+    fft: float = 4e9
+    stream: float = 3e9
+    call: float = 1.5e-6
+    loading: float | None = None
+    memory: float = inf
+    cache: float = 4e6
+
+    def moving(self, nbytes: float) -> float:
+        """Return the seconds that one thread takes to move so many bytes."""
+        return nbytes / self.bandwidth / (4 if nbytes < self.cache else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a product is estimated to cost.
+
+    Attributes
+    ----------
+    flops, bytes : float
+        Arithmetic and memory traffic of one product.
+    seconds : float
+        Time of one product.
+    setup : float
+        Seconds to prepare, once for the kernel.
+    state : float
+        Bytes kept between products.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+    setup: float
+    state: float
+
+
+class PerDirection(Generic[T]):
+    """What a direction needs, made once, when it is first used; safe to share between threads.
+
+    It does not hold what makes it: that would be a cycle, which keeps a large matrix in memory for longer.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[bool, T] = {}
+        self._lock = new_lock()
+
+    def get(self, transposed: bool, make: Callable[[bool], T]) -> T:
+        """Return what a direction needs, from `make` if it is the first time."""
+        if transposed not in self._made:
+            with self._lock:
+                if transposed not in self._made:
+                    self._made[transposed] = quietly(make, transposed)
+        return self._made[transposed]
+
+
+def address(array: Array) -> int:
+    """Return where an array's first element lies; whoever uses that has to hold the array meanwhile."""
+    first: int = array.__array_interface__["data"][0]
+    return first
+
+
+class Scratch:
+    """Memory that products use again, so that it need not be asked of the system each time.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of its elements.
+    pieces : int
+        How many arrays are kept, one for each thread of a product; more may be in use at once.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], pieces: int) -> None:
+        self._dtype = dtype
+        self._free: deque[Array] = deque(maxlen=pieces)
+
+    def take(self, size: int) -> Array:
+        """Return an array of so many elements or more, of any values; nobody else has it until it is given back."""
+        try:
+            array = self._free.pop()
+        except IndexError:
+            return np.zeros(size, self._dtype)
+        return array if array.size >= size else np.zeros(size, self._dtype)
+
+    def give_back(self, array: Array) -> None:
+        """Keep an array for the next product."""
+        self._free.append(array)
+
+
+class Bound(Protocol):
+    """An engine with its kernel: computes products of C-contiguous arrays of the kernel's dtype.
+
+    Both methods overwrite all of `out`, which comes uninitialised, and may be called from several threads at once.
+    """
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Convolve ``x`` (B, C_in, *input) into ``out`` (B, C_out, *output)."""
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Apply the transpose, never conjugated: ``y`` (B, C_out, *output) into ``out`` (B, C_in, *input)."""
+
+
+class Engine(Protocol):
+    """One way to compute products; stateless."""
+
+    name: str
+    pads: frozenset[str]  # padding modes that it takes natively
+    automatic: bool  # whether ``engine="auto"`` may pick it
+    silent: bool  # whether its products compute with nothing that NumPy warns of
+    local: bool  # whether an input reaches no output but those that read it, not even by rounding errors
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Return the sentence that tells the user why not, or None."""
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Return what a product of `batch` arrays costs."""
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
+        """Return what depends on the geometry alone; kept while kernels change."""
+
+    def bind(self, plan: Any, kernel: Array) -> Bound:
+        """Return the engine for one kernel, C-contiguous and of shape (C_out, C_in // groups, *k)."""
+
+
+@runtime_checkable
+class SelectiveEngine(Engine, Protocol):
+    """An engine that also depends on the values of the kernel."""
+
+    def refuses_values(self, kernel: Array) -> str | None:
+        """Return the sentence that tells the user why not with a kernel as `bind` takes it, or None."""

@@ -1,0 +1,1 @@
+"""The engine `csr`: products of the stored matrix."""

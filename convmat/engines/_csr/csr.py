@@ -1,0 +1,183 @@
+"""The engine that stores W, or Wᵀ, as CSR and multiplies row blocks of it in threads.
+
+SciPy multiplies, or, where the matrix is large and there is compiled code, the loop in `convmat.engines._csr.loops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from convmat._runtime import count_blocks, quietly, run_blocks
+from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
+from convmat.engines._compiled.loader import CompilerUnavailable, load_loop, refusal
+from convmat.engines._sums import most_terms
+from convmat.geometry import PADDING_MODES, Array, ConvolutionGeometry
+from convmat.matrices import assemble
+
+_SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
+_SECONDS = 1e-9  # of a thread for a nonzero, about
+_COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
+
+
+class CSREngine:
+    """Products with a stored matrix: 2 flops for each 8 to 20 bytes of it, whatever the geometry."""
+
+    name = "csr"
+    pads = frozenset(PADDING_MODES)
+    automatic = True
+    local = True
+    silent = True
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Refuse nothing: what does not fit into memory says so when it is built."""
+        return None
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Count one pass over the matrix for each product, and one of writing it before the first."""
+        matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
+        # One thread takes about 0.7 ns for a nonzero, and somewhat more for each further column.
+        entries = geometry.nnz * (0.7 + (0.55 + dtype.itemsize / 20) * (batch - 1)) * 1e-9
+        state = float(matrix)
+        if _is_compiled(geometry.nnz):
+            entries *= 0.75
+            state += batch // 4 * 4 * geometry.shape[not transposed] * dtype.itemsize
+        workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
+        seconds = max(entries, machine.moving(matrix + vectors)) / workers + 4 * machine.call
+        return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
+        """Keep the geometry; the pattern of the matrix is written with its values."""
+        return geometry, workers
+
+    def bind(self, plan: Any, kernel: Array) -> CSRProducts:
+        """Return products that build the matrix of a direction when it is first needed."""
+        geometry, workers = plan
+        return CSRProducts(geometry, workers, kernel)
+
+
+class CSRProducts:
+    """Products with W and Wᵀ, each built directly, once, and only if it is used."""
+
+    def __init__(self, geometry: ConvolutionGeometry, workers: int, kernel: Array) -> None:
+        self._geometry, self._workers, self._kernel = geometry, workers, kernel
+        self._multiply = PerDirection[Callable[[Array, Array], None]]()
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Multiply by W."""
+        self._multiply.get(False, self._build)(x.reshape(len(x), -1), out.reshape(len(out), -1))
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Multiply by Wᵀ."""
+        self._multiply.get(True, self._build)(y.reshape(len(y), -1), out.reshape(len(out), -1))
+
+    def _build(self, transposed: bool) -> Callable[[Array, Array], None]:
+        """Return what multiplies vectors (B, columns) by the matrix, into (B, rows)."""
+        matrix = assemble(self._geometry, self._kernel, transposed, workers=self._workers)
+        if int(np.diff(matrix.indptr).max()) > most_terms(matrix.dtype):
+            matrix, starts = _split_rows(matrix)
+            multiply = self._product(matrix)
+
+            def multiply_and_add(x: Array, out: Array) -> None:
+                parts = np.empty((len(x), matrix.shape[0]), out.dtype)
+                multiply(x, parts)
+                quietly(np.add.reduceat, parts, starts, axis=1, out=out)
+
+            return multiply_and_add
+        return self._product(matrix)
+
+    def _product(self, matrix: Any) -> Callable[[Array, Array], None]:
+        tasks = max(1, matrix.nnz // _SERIAL)
+        pieces = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
+        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
+        cuts[0], cuts[-1] = 0, matrix.shape[0]
+        arguments = matrix, list(pairwise(cuts)), self._workers
+        if _is_compiled(matrix.nnz):
+            with suppress(CompilerUnavailable):  # SciPy can do it
+                return _compiled_product(*arguments)
+        return _scipy_product(*arguments)
+
+
+def _split_rows(matrix: Any) -> tuple[Any, Array]:
+    """Return a matrix whose rows are parts of another's, of not too many terms each, and the first part of each row."""
+    lengths = np.diff(matrix.indptr).astype(np.int64)
+    parts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))
+    ends = parts.cumsum()
+    starts = ends - parts
+    number = np.arange(ends[-1]) - np.repeat(starts, parts)
+    begins = np.repeat(matrix.indptr[:-1], parts) + np.repeat(lengths, parts) * number // np.repeat(parts, parts)
+    indptr = np.append(begins, matrix.indptr[-1]).astype(matrix.indptr.dtype)
+    split = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(indptr.size - 1, matrix.shape[1]))
+    split.has_canonical_format = True
+    return split, starts
+
+
+def _is_compiled(nnz: int) -> bool:
+    return nnz >= _COMPILED and refusal() is None
+
+
+def _scipy_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
+    """Return SciPy's product, of one block of rows after the other: it releases the GIL."""
+    whole = len(cuts) == 1
+    blocks = [(first, last, matrix if whole else _rows(matrix, first, last)) for first, last in cuts]
+
+    def multiply(x: Array, out: Array) -> None:
+        single = len(x) == 1
+        operand = x[0] if single else np.ascontiguousarray(x.T)
+
+        def multiply_block(first: int, last: int, block: Any) -> None:
+            product = block @ operand
+            out[:, first:last] = product if single else product.T
+
+        run_blocks(multiply_block, blocks, workers)
+
+    return multiply
+
+
+def _rows(matrix: Any, first: int, last: int) -> Any:
+    """Return a view of rows of a CSR matrix, with an `indptr` of its own."""
+    begin, end = matrix.indptr[first], matrix.indptr[last]
+    arrays = matrix.data[begin:end], matrix.indices[begin:end], matrix.indptr[first : last + 1] - begin
+    rows = sparse.csr_array(arrays, shape=(last - first, matrix.shape[1]))
+    rows.has_canonical_format = True
+    return rows
+
+
+def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
+    """Return the product by the compiled loop, which writes straight into the result and waits for no sum."""
+    data, columns, index = matrix.data, matrix.shape[1], np.dtype(f"u{matrix.indices.itemsize}")
+    interleave = load_loop("csr", "interleave", data.dtype.name)
+    multiply_rows = load_loop("csr", "multiply_rows", data.dtype.name, index.name)
+    from convmat.engines._csr.loops import GROUP
+
+    arrays = matrix.indptr.view(index), matrix.indices.view(index), data
+    scratch = Scratch(data.dtype, 1)
+    slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))
+
+    def multiply(x: Array, out: Array) -> None:
+        groups = len(x) // GROUP
+        grouped = scratch.take(groups * GROUP * columns)
+
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        def interleave_columns(first: int, last: int) -> None:
+            interleave(first, last, data, address(x), address(grouped), columns, groups)
+
+        def multiply_block(first: int, last: int) -> None:
+            multiply_rows(first, last, *arrays, address(x), address(grouped), address(out), len(x), matrix.shape)
+
+        if groups:
+            run_blocks(interleave_columns, slices, workers)
+        run_blocks(multiply_block, cuts, workers)
+        scratch.give_back(grouped)
+
+    return multiply
+
+
+engine = CSREngine()

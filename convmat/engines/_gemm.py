@@ -1,0 +1,213 @@
+"""The engine that needs NumPy alone: blocks of im2col times the kernel as a matrix, through BLAS where the dtype has it.
+
+Only a block of the k²-fold copy exists at a time, so that it stays in a cache.
+
+The transpose gathers too where it is a convolution itself, at stride 1: of the outputs with a border of zeros, by the kernel
+reversed and with its channels exchanged. At other strides, and where the border would be most of it, each tap's products are
+added to the inputs that it read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from convmat._runtime import run_blocks
+from convmat.engines._base import Cost, Machine
+from convmat.engines._padding import pad
+from convmat.engines._sums import matmul, most_terms
+from convmat.geometry import Array, ConvolutionGeometry, flip_spatial
+
+Index = tuple[Any, ...]
+
+_BLOCK = 1 << 19  # bytes of a block of columns, for about half of a second-level cache
+_MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three more
+_SERIAL = 1 << 20  # multiplications below which one thread is faster
+
+
+class GemmEngine:
+    """Products as matrix multiplications of the kernel with gathered inputs."""
+
+    name = "gemm"
+    pads: frozenset[str] = frozenset()
+    automatic = True
+    local = True
+    silent = False
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Refuse more axes than a view of all windows can have; integers are multiplied without BLAS, exactly."""
+        if len(geometry.axes) > _MOST_AXES:
+            return f"it is for up to {_MOST_AXES} axes, as arrays have up to 64 dimensions, got {len(geometry.axes)}"
+        return None
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Count the copy of every tap, written and read in a cache, and the arithmetic."""
+        kernel_bytes = dtype.itemsize * prod(geometry.kernel_shape)
+        mirrored = _mirrored(geometry)
+        moved = batch * sum(geometry.shape) * dtype.itemsize
+        state = float(kernel_bytes if mirrored is None else 2 * kernel_bytes)
+        scatters = transposed and mirrored is None
+        if transposed and mirrored is not None:
+            geometry = mirrored.padded
+            moved += 2 * batch * geometry.shape[1] * dtype.itemsize
+        outputs, offsets = prod(geometry.spatial_output), prod(geometry.spatial_kernel)
+        rows = geometry.out_channels // geometry.groups
+        columns = float(batch * outputs * geometry.in_channels * offsets * dtype.itemsize)
+        flops = 2.0 * columns / dtype.itemsize * rows
+        rate = 1e9 if dtype.kind in "iu" else 0.85 * machine.gemm * 8 / dtype.itemsize
+        rate *= 0.25 if dtype.kind == "c" else 1
+        # A product with one row reads the columns only once; lines are copied one by one. Threads share the arithmetic.
+        passes = 4 if scatters else (0.6 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
+        calls = 10 + 2 * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
+        seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
+        results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
+        seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call
+        return Cost(flops, 2 * columns + moved, seconds, 0.0, state)
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
+        """Keep the geometry, and that of the transpose where it is a convolution."""
+        return geometry, _mirrored(geometry), workers
+
+    def bind(self, plan: Any, kernel: Array) -> GemmProducts:
+        """Return the products of one kernel."""
+        geometry, mirrored, workers = plan
+        grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
+        if mirrored is None:
+            return GemmProducts(_Blocks(geometry, grouped, workers), None, None)
+        reverse = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
+        blocks = _Blocks(mirrored.padded, reverse, workers)
+        return GemmProducts(_Blocks(geometry, grouped, workers), mirrored, blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class GemmProducts:
+    """Products with V and Vᵀ."""
+
+    blocks: _Blocks
+    mirrored: ConvolutionGeometry | None
+    mirrored_blocks: _Blocks | None
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Multiply by V."""
+        self.blocks.gather(x, out)
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Multiply by Vᵀ."""
+        if self.mirrored is None or self.mirrored_blocks is None:
+            self.blocks.scatter(y, out)
+            return
+        inner = self.mirrored.padded
+        bordered = np.empty((len(y), inner.in_channels, *inner.spatial_input), y.dtype)
+        pad(y, self.mirrored, bordered)
+        self.mirrored_blocks.gather(bordered, out)
+
+
+class _Blocks:
+    """Products with V, and additions with Vᵀ, block by block.
+
+    Attributes
+    ----------
+    matrix : array (groups, C_out / groups, C_in / groups · ∏ k)
+        The kernel as matrices.
+    ranges : list of (int, int)
+        The ranges of outputs of the first axis whose columns are computed at a time.
+    """
+
+    def __init__(self, geometry: ConvolutionGeometry, kernel: Array, workers: int) -> None:
+        self.geometry, self.workers = geometry, workers
+        self.matrix = kernel.reshape(*kernel.shape[:2], -1)
+        count, *others = geometry.spatial_output
+        lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * kernel.itemsize))
+        self.ranges = [(first, min(first + lines, count)) for first in range(0, count, lines)]
+
+    def gather(self, x: Array, out: Array) -> None:
+        """Multiply the kernel by the columns that gather each output's taps."""
+        groups, rows, taps = self.matrix.shape
+        outputs = self.geometry.spatial_output
+        windows = self._windows(x)
+        out, line = out.reshape(len(x), groups, rows, -1), prod(outputs[1:])
+        ranges = self.ranges
+        # Where all outputs of a group are less than a block, several groups make one.
+        several = max(1, _BLOCK // (taps * prod(outputs) * self.matrix.itemsize)) if len(ranges) == 1 else 1
+
+        def multiply(item: int, group: int, first: int, last: int) -> None:
+            some = slice(group, group + several)
+            at: Index = (item, some, ..., slice(first, last), *(slice(None),) * (len(outputs) - 1))
+            gathered = windows[at]
+            columns = gathered.reshape(len(gathered), taps, -1)  # copies, unless the kernel is a point
+            matmul(self.matrix[some], columns, out[item, some, :, first * line : last * line])
+
+        starts = range(0, groups, several)
+        self._run(multiply, [(item, group, *lines) for item in range(len(x)) for group in starts for lines in ranges])
+
+    def scatter(self, y: Array, out: Array) -> None:
+        """Multiply by the transposed kernel, and add each tap's row to the inputs that it gathered."""
+        offsets = list(product(*map(range, self.geometry.spatial_kernel)))
+        most = most_terms(out.dtype)
+        out[...] = 0
+        self._add(y, out, offsets[:most], 0)
+        for first in range(most, len(offsets), most):
+            total = np.zeros_like(out)
+            self._add(y, total, offsets[first : first + most], first)
+            out += total
+
+    def _add(self, y: Array, out: Array, offsets: list[tuple[int, ...]], first_tap: int) -> None:
+        """Add the products of some taps, at `offsets` in the kernel and from `first_tap` on in its ravel."""
+        groups, rows, _ = self.matrix.shape
+        windows = self._windows(out)
+        y = y.reshape(len(y), groups, rows, *self.geometry.spatial_output)
+        kernel = self.matrix.swapaxes(1, 2).reshape(groups, -1, prod(self.geometry.spatial_kernel), rows)
+        kernel = kernel[:, :, first_tap : first_tap + len(offsets)]
+
+        def multiply(item: int, low: int, high: int) -> None:
+            # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
+            part = kernel[:, low:high].reshape(groups, -1, rows)
+            for first, last in self.ranges:
+                columns = matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
+                columns = columns.reshape(groups, high - low, len(offsets), last - first, *y.shape[4:])
+                for tap, offset in enumerate(offsets):
+                    at: Index = (item, slice(None), slice(low, high), *offset, slice(first, last))
+                    windows[at] += columns[:, :, tap]
+
+        channels = kernel.shape[1]
+        parts = min(self.workers, channels) if len(y) == 1 else 1
+        cuts = [channels * part // parts for part in range(parts + 1)]
+        self._run(multiply, [(item, *cut) for item in range(len(y)) for cut in pairwise(cuts)])
+
+    def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:
+        """Share blocks among threads, each with a BLAS of one, where they are large."""
+        large = self.matrix.size * prod(self.geometry.spatial_output) > _SERIAL
+        run_blocks(multiply, blocks, self.workers if large else 1, single_threaded_blas=large)
+
+    def _windows(self, x: Array) -> Array:
+        """Return a view (B, groups, C_in / groups, *k, *outputs) of every tap of every output."""
+        geometry = self.geometry
+        x = x.reshape(len(x), geometry.groups, -1, *geometry.spatial_input)
+        steps = x.strides[3:]
+        taps = tuple(step * dilation for step, dilation in zip(steps, geometry.dilation, strict=True))
+        moves = tuple(step * stride for step, stride in zip(steps, geometry.stride, strict=True))
+        shape = (*x.shape[:3], *geometry.spatial_kernel, *geometry.spatial_output)
+        return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:3], *taps, *moves))
+
+
+def _mirrored(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
+    """Return the convolution that is the transpose of one; None where there is none, or zeros would be most of its input."""
+    axes = geometry.axes
+    if geometry.stride != (1,) * len(axes) or prod(a.size + a.reach for a in axes) > 2 * prod(a.size for a in axes):
+        return None
+    return ConvolutionGeometry(
+        (geometry.in_channels, geometry.out_channels // geometry.groups, *geometry.spatial_kernel),
+        (geometry.out_channels, *geometry.spatial_output),
+        padding=tuple((axis.reach, axis.size - axis.outputs) for axis in axes),
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+    )
+
+
+engine = GemmEngine()

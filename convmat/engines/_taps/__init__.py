@@ -1,0 +1,1 @@
+"""The engine `taps`: compiled loops over the taps, in tiles that stay in registers."""

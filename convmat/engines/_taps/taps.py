@@ -1,0 +1,224 @@
+"""The engine that multiplies shifted views: one matrix product in registers, whatever stride, dilation or direction.
+
+`sweeps` explains the idea and has the tables, `loops` the compiled loops, and `simd` the innermost one. The loops are
+compiled once for float32 and once for float64, in about 3 s; the innermost one also for each shape of tile, in about 0.2 s:
+31 shapes at most, of which a geometry needs one or two. All are cached on disk, for the processor they were compiled for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from convmat._runtime import count_blocks, run_blocks
+from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
+from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
+from convmat.engines._taps.patterns import fold
+from convmat.engines._taps.sweeps import PACKED, Fit, Sweep, sweeps
+from convmat.geometry import Array, ConvolutionGeometry
+
+_SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
+_SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
+
+
+class TapsEngine:
+    """Products as a matrix product of the kernel with shifted views of the padded input."""
+
+    name = "taps"
+    pads = frozenset({"zeros"})
+    automatic = True
+    local = True
+    silent = True
+
+    def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
+        """Refuse integers, and everything where there is no compiled code."""
+        if dtype.char not in "fdFD":
+            return f"it computes float32, float64, complex64 and complex128, got {dtype}"
+        return refusal()
+
+    def estimate(
+        self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
+    ) -> Cost:
+        """Count all products with a kernel, zeros of the padding included, and a copy of what is read."""
+        parts = 2 if dtype.kind == "c" else 1
+        inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+        rows = parts * (inner if transposed else outer)
+        if transposed:  # phases that read alike are rows too
+            rows *= prod(axis.stride for axis in geometry.axes if axis.taps % axis.stride == 0)
+        flops = batch * _flops(geometry, parts)
+        # Rows of a tile share what is loaded for them; a vector that reaches beyond the positions is computed in whole.
+        positions = prod(geometry.spatial_output)
+        lanes = 64 * parts // dtype.itemsize
+        rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
+        if inner == 1 == outer and sum(length > 1 for length in geometry.spatial_kernel) == 1:
+            efficiency = 0.5  # each product has a load of its own
+        elif inner == 1 == outer:  # neighbouring outputs are rows of a tile, and large kernels leave little else to do
+            efficiency = 0.75 + 0.6 * min(1, prod(geometry.spatial_kernel) / 500)
+        else:
+            efficiency = min(1, 0.6 + rows / 10)
+        rate *= efficiency * positions / (-(-positions // lanes) * lanes)
+        moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
+        single = flops / rate + machine.moving(moved)
+        state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
+        seconds = 5.5 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        loading = machine.loading
+        if loading is None:
+            loading = seconds_to_load("taps", "run_tasks", _number(dtype).name)
+        setup = 1e-3 + state / machine.bandwidth + loading
+        source = geometry.shape[not transposed] // geometry.groups * dtype.itemsize
+        scratch = machine.workers * min(source, PACKED)
+        return Cost(flops, moved, seconds, setup, state + scratch)
+
+    def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
+        """Return a plan; the tables of a direction are built when it is first used."""
+        return TapsPlan(geometry, dtype, workers)
+
+    def bind(self, plan: TapsPlan, kernel: Array) -> TapsProducts:
+        """Return products that pack the kernel for a direction when it is first used."""
+        return TapsProducts(plan, kernel)
+
+
+@dataclass
+class TapsPlan:
+    """What depends on the geometry alone, for each direction once it is used."""
+
+    geometry: ConvolutionGeometry
+    dtype: np.dtype[Any]
+    workers: int
+    _directions: PerDirection[Direction] = field(default_factory=PerDirection)
+
+    def direction(self, transposed: bool) -> Direction:
+        """Return what a direction needs."""
+        return self._directions.get(transposed, self._build)
+
+    def _build(self, transposed: bool) -> Direction:
+        geometry, number = self.geometry, _number(self.dtype)
+        parts = self.dtype.itemsize // number.itemsize
+        run_tasks = load_loop("taps", "run_tasks", number.name)
+        vector_bytes, registers = vector_unit()
+        fit = Fit(vector_bytes // number.itemsize, registers, number.itemsize, parts, self.workers)
+        inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+        channels = (outer, inner) if transposed else (inner, outer)
+        found, missing = sweeps(fold(geometry.axes), transposed, geometry.groups, *channels, fit)
+        tiles = [load_tile(number.itemsize, *sweep.tile) for sweep in found]
+        moved = sum(geometry.shape) * self.dtype.itemsize
+        work = _flops(geometry, parts) * number.itemsize / 4e11 + moved / 1e10
+        return Direction(found, tiles, run_tasks, missing, number, work, self.workers)
+
+
+@dataclass
+class Direction:
+    """The sweeps of one direction, and scratch memory that products use again.
+
+    Attributes
+    ----------
+    sweeps : list of Sweep
+        What to compute.
+    tiles : list of int
+        The address of the compiled tile of each sweep.
+    run_tasks : callable
+        The compiled loop.
+    missing : bool
+        Whether there are results that no sweep computes, which are 0.
+    number : dtype
+        Of what is computed with: float32 or float64.
+    work : float
+        About the seconds that one thread takes for each array of a batch.
+    workers : int
+        Number of threads.
+    """
+
+    sweeps: list[Sweep]
+    tiles: list[int]
+    run_tasks: Callable[..., None]
+    missing: bool
+    number: np.dtype[Any]
+    work: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        """Bound the memory of all threads together."""
+        self._size = max((sweep.scratch for sweep in self.sweeps), default=1)
+        self.workers = max(1, min(self.workers, _SCRATCH // (self._size * self.number.itemsize)))
+        self._scratch = Scratch(self.number, self.workers)
+
+    def product(self, weights: list[Array], source: Array, out: Array) -> None:
+        """Compute one product."""
+        batch = len(out)
+        if batch == 0:
+            return
+        if self.missing:
+            out.fill(0)
+        workers = self.workers if self.work * batch > _SERIAL else 1
+        blocks: list[tuple[object, ...]] = []
+        for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
+            tasks = sweep.tasks * batch
+            chunks = count_blocks(tasks, workers, self.work * batch / len(self.sweeps))
+            arguments = source, out, (tile, *sweep.tile[:2], packed), sweep.tables
+            blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
+        run_blocks(self._run, blocks, workers)
+
+    def _run(
+        self, start: int, stop: int, source: Array, out: Array, tile: tuple[Any, ...], tables: tuple[Any, ...]
+    ) -> None:
+        scratch = self._scratch.take(self._size)
+        # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
+        self.run_tasks(start, stop, address(source), address(out), *tile, scratch, *tables)
+        self._scratch.give_back(scratch)
+
+
+class TapsProducts:
+    """Products with V and Vᵀ, each with its kernel packed once, and only if it is used."""
+
+    def __init__(self, plan: TapsPlan, kernel: Array) -> None:
+        self._plan, self._kernel = plan, kernel
+        self._weights = PerDirection[list[Array]]()
+
+    def forward(self, x: Array, out: Array) -> None:
+        """Multiply by V."""
+        self._plan.direction(False).product(self._weights.get(False, self._packed), x, out)
+
+    def transpose(self, y: Array, out: Array) -> None:
+        """Multiply by Vᵀ."""
+        self._plan.direction(True).product(self._weights.get(True, self._packed), y, out)
+
+    def _packed(self, transposed: bool) -> list[Array]:
+        """Return the weights of each sweep."""
+        direction, groups = self._plan.direction(transposed), self._plan.geometry.groups
+        kernel = self._kernel.reshape(groups, len(self._kernel) // groups, self._kernel.shape[1], -1)
+        kernel = kernel.swapaxes(1, 2) if transposed else kernel
+        return [_pack(kernel, sweep, direction.number) for sweep in direction.sweeps]
+
+
+def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:
+    """Return the weights of a sweep, (groups, blocks of rows, k, rows of a block), raveled.
+
+    The kernel is (groups, results, sources, taps).
+    """
+    taps = sweep.taps[:, sweep.reads]
+    weights = kernel[:, :, sweep.channels, np.maximum(taps, 0)]  # (groups, results, kinds, k)
+    if kernel.dtype.kind == "c":  # for each element the matrix ((re, −im), (im, re))
+        part = np.arange(len(taps))[:, None] % 2
+        crossed = np.where(part > sweep.parts, weights.imag, -weights.imag)
+        weights = np.where(part == sweep.parts, weights.real, crossed)
+    groups, rows, k = len(kernel), sweep.tile[0], len(sweep.reads)
+    packed = np.zeros((groups, sweep.blocks * rows, k), number)
+    packed[:, : weights.shape[1] * weights.shape[2]] = np.where(taps >= 0, weights, 0).reshape(groups, -1, k)
+    return np.ascontiguousarray(packed.reshape(groups, sweep.blocks, rows, k).swapaxes(2, 3)).ravel()
+
+
+def _number(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what is computed with: that of the parts of complex numbers."""
+    return np.dtype(f"f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
+
+
+def _flops(geometry: ConvolutionGeometry, parts: int) -> float:
+    """Return the multiplications and additions of real numbers, those with zeros of the padding included."""
+    return 2.0 * parts**2 * prod(geometry.kernel_shape) * prod(geometry.spatial_output)
+
+
+engine = TapsEngine()

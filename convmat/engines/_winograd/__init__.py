@@ -1,0 +1,1 @@
+"""The engine `winograd`: fewer multiplications, by transforms of small tiles."""

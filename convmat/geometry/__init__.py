@@ -1,0 +1,50 @@
+"""The integers of a convolution: the relation of one axis, axes, options and their validation, shapes, and dtypes."""
+
+from convmat.geometry._axis import Axis, Run, Table
+from convmat.geometry._dtypes import (
+    Array,
+    as_array,
+    as_dtype,
+    as_kernel,
+    cast_kernel,
+    check_bool,
+    check_dtype,
+    check_host,
+    check_kernel_shape,
+    check_scalar,
+    check_target,
+    flip_spatial,
+    index_dtype,
+)
+from convmat.geometry._geometry import ConvolutionGeometry
+from convmat.geometry._options import IntPerAxis, Padding, Shape, integer, is_sequence
+from convmat.geometry._relation import PADDING_MODES, IntArray, Relation, Strands
+
+__all__ = [
+    "PADDING_MODES",
+    "Array",
+    "Axis",
+    "ConvolutionGeometry",
+    "IntArray",
+    "IntPerAxis",
+    "Padding",
+    "Relation",
+    "Run",
+    "Shape",
+    "Strands",
+    "Table",
+    "as_array",
+    "as_dtype",
+    "as_kernel",
+    "cast_kernel",
+    "check_bool",
+    "check_dtype",
+    "check_host",
+    "check_kernel_shape",
+    "check_scalar",
+    "check_target",
+    "flip_spatial",
+    "index_dtype",
+    "integer",
+    "is_sequence",
+]

@@ -1,0 +1,397 @@
+"""W and Wᵀ as linear operators of SciPy, for arrays of NumPy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator
+
+from convmat._runtime import available_cpus, available_memory, count_workers, memory_limit
+from convmat.engines import ENGINES, KNOWN_AS, Machine
+from convmat.geometry import (
+    Array,
+    ConvolutionGeometry,
+    IntPerAxis,
+    Padding,
+    Shape,
+    as_array,
+    as_kernel,
+    check_host,
+    check_target,
+)
+from convmat.matrices import assemble_as
+from convmat.operators._base import OperatorBase
+from convmat.operators._products import Products
+
+
+class HostProducts(Products):
+    """Products of arrays of NumPy."""
+
+    arrays = np
+    engines = ENGINES
+    known_as = KNOWN_AS
+    used: ClassVar[set[str]] = set()
+
+    def _describe_machine(self) -> Machine:
+        return Machine(workers=_count_here(self.workers), memory=memory_limit())
+
+    def available_memory(self) -> int:
+        """Return the bytes that may be taken now."""
+        return available_memory()
+
+    @staticmethod
+    def _private(kernel: Array) -> Array:
+        kernel = kernel.copy()
+        kernel.flags.writeable = False
+        return kernel
+
+
+def _check_workers(workers: int | None) -> None:
+    """Raise for a number of workers that a user gives; an operator that is loaded elsewhere keeps it, whatever there is."""
+    if workers is not None:
+        count_workers(workers)
+
+
+def _count_here(workers: int | None) -> int:
+    """Return how many threads a number means that was right where it was given: here there may be fewer CPUs."""
+    return count_workers(workers if workers is None or workers > 0 else max(workers, -available_cpus()))
+
+
+class _ConvolutionOperator(OperatorBase, LinearOperator):
+    """W, Wᵀ or the conjugate of either, for arrays of NumPy."""
+
+    _library, _products_type = "numpy", HostProducts
+
+    @staticmethod
+    def _kind(transposed: bool) -> type[_ConvolutionOperator]:
+        return TransposedConvolution if transposed else Convolution
+
+    @staticmethod
+    def _check_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray | np.matrix):
+            check_host("out", out)
+            raise TypeError(f"out must be a plain array or None, got {type(out).__name__}")
+        if not out.flags.writeable:
+            raise ValueError("out must be writeable, got a read-only array")
+        check_target(out, shape, dtype)
+
+    @staticmethod
+    def _of_host(kernel: Array) -> Array:
+        return kernel
+
+    def _to_host(self) -> Array:
+        kernel: Array = self._products.kernel
+        return kernel
+
+    @property
+    def kernel(self) -> Array:
+        """The kernel as given; conjugated for a conjugate. Read-only."""
+        kernel: Array = self._products.kernel
+        return kernel.conj() if self._conjugated else kernel
+
+    def apply(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Apply the operator to arrays in their own shape.
+
+        Parameters
+        ----------
+        x : array_like (..., *input_shape)
+            One array, or any number of them on leading batch axes.
+        out : array (..., *output_shape), optional
+            Where to write the result; of the result's shape and dtype.
+
+        Returns
+        -------
+        array (..., *output_shape)
+            Of dtype ``np.result_type(self.dtype, x.dtype)``; `out` if it was given.
+
+        Raises
+        ------
+        TypeError
+            If `x` or `out` is of a wrong dtype, or a masked array.
+        ValueError
+            If `x` or `out` is of a wrong shape, the elements of `out` share memory, or the engine cannot do the product.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convmat import Convolution
+        >>> A = Convolution([[1, 2], [3, 4]], (3, 3))
+        >>> A.apply(np.arange(9).reshape(3, 3))
+        array([[27, 37],
+               [57, 67]])
+        """
+        return self._apply(as_array("x", x), out)  # type: ignore[no-any-return]
+
+    def _matvec(self, x: Array) -> Array:
+        # (N,) or (N, 1) before SciPy 1.18, (..., N) from then on.
+        x = as_array("x", x)
+        batch = x.shape[:-1] if x.shape[-1] == self.shape[1] else ()
+        return self._apply(x.reshape(*batch, *self._input_shape)).reshape(*batch, self.shape[0])  # type: ignore[no-any-return]
+
+    def _matmat(self, X: Array) -> Array:
+        columns = as_array("x", X).swapaxes(-1, -2)
+        result = self._apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
+        return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)  # type: ignore[no-any-return]
+
+    # SciPy checks shapes in its public methods, before any of the above is asked: these add what its errors do not say.
+
+    def dot(self, x: Any) -> Any:
+        """Multiply by a vector, a matrix of columns, a number or another operator, as SciPy's operators do."""
+        if type(x) is np.ndarray and x.ndim == 1:  # nearly always: what SciPy's own comes to, sooner
+            return self.matvec(x)
+        try:
+            return super().dot(x)
+        except ValueError as error:
+            self._hint(error, x)
+            raise
+
+    def matvec(self, x: Any) -> Any:
+        """Multiply by a vector, as SciPy's operators do."""
+        try:
+            return super().matvec(x)
+        except ValueError as error:
+            self._hint(error, x)
+            raise
+
+    def matmat(self, X: Any) -> Any:
+        """Multiply by a matrix of columns, as SciPy's operators do."""
+        try:
+            return super().matmat(X)
+        except ValueError as error:
+            self._hint(error, X)
+            raise
+
+    def _hint(self, error: ValueError, x: Any) -> None:
+        """Raise what says which method takes arrays in their own shape, where SciPy only says that it does not."""
+        shape, own, size = np.shape(x), self._input_shape, self.shape[1]
+        if len(shape) > 1 and shape[-len(own) :] == own and not isinstance(x, LinearOperator) and _is_from_scipy(error):
+            raise ValueError(
+                f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
+                f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
+                f"{', or A @ x.ravel()' if shape == own else ''}"
+            ) from None
+
+    def with_kernel(self, kernel: npt.ArrayLike) -> Self:
+        """Return the same operator with another kernel, keeping all that was prepared from the geometry.
+
+        Parameters
+        ----------
+        kernel : array_like
+            Of the shape of `kernel`, and any supported dtype.
+
+        Returns
+        -------
+        Convolution or TransposedConvolution
+            As this one.
+
+        Raises
+        ------
+        TypeError
+            If the kernel is of an unsupported dtype.
+        ValueError
+            If the kernel has another shape.
+        """
+        return self._with_kernel(as_array("kernel", kernel))
+
+    def tosparse(self, format: str = "csr") -> Any:
+        """Return the matrix in a sparse format, built anew.
+
+        Parameters
+        ----------
+        format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
+            The format.
+
+        Returns
+        -------
+        sparse array
+            Canonical, as that of `convolution_matrix`.
+
+        Raises
+        ------
+        MemoryError
+            If the matrix, or its conversion to `format`, does not fit into the memory that is available.
+        ValueError
+            If the padding mode merges taps whose sum does not fit the dtype, of integers.
+        """
+        products = self._products
+        workers = products.machine.workers
+        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, workers)
+
+
+def _is_from_scipy(error: Exception) -> bool:
+    """Tell whether it is SciPy's operator that raised an error, and not the product that it called."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals["__name__"].startswith("scipy.sparse.linalg")
+
+
+class Convolution(_ConvolutionOperator):
+    """A convolution as a linear operator: W, stored or not.
+
+    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]``; `flip`
+    reverses the kernel's spatial axes.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
+    input_shape : int or sequence of int
+        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
+        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
+    stride, padding, dilation, groups, padding_mode, flip
+        As in `convolution_matrix`.
+    engine : str
+        How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
+        the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"separable"`` goes axis by axis
+        where the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone,
+        ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
+    workers : int, optional
+        Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
+        The engine ``"torch"`` has PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
+    local : bool
+        Keep ``engine="auto"`` from engines in which one input reaches outputs that do not read it, as it does through a
+        Fourier transform: a NaN would spoil far outputs, and so would the rounding errors of one input that is far larger
+        than all others.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Size of the output by size of the input.
+    dtype : dtype
+        That of the kernel; a product has ``np.result_type(self.dtype, x.dtype)``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value, or the engine cannot do it.
+
+    See Also
+    --------
+    TransposedConvolution, convolution_matrix, scipy.sparse.linalg.LinearOperator
+
+    Notes
+    -----
+    ``A @ v`` takes flat vectors and matrices of columns, as every SciPy operator; `apply` takes arrays in their own shape.
+    ``A.T`` is the transposed convolution, ``A.H`` its conjugate; both stay in the family and share what has been prepared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convmat import Convolution
+    >>> A = Convolution(np.ones((3, 3)), (4, 4), padding="same")
+    >>> A.apply(np.ones((4, 4)))
+    array([[4., 6., 6., 4.],
+           [6., 9., 9., 6.],
+           [6., 9., 9., 6.],
+           [4., 6., 6., 4.]])
+    >>> A.T
+    <16x16 TransposedConvolution of dtype float64, (4, 4) to (4, 4), engine 'auto'>
+    """
+
+    def __init__(
+        self,
+        kernel: npt.ArrayLike,
+        input_shape: Shape,
+        *,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        flip: bool = False,
+        engine: str = "auto",
+        workers: int | None = None,
+        local: bool = False,
+    ) -> None:
+        array = as_kernel(kernel)
+        _check_workers(workers)
+        geometry = ConvolutionGeometry(
+            array.shape,
+            input_shape,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            padding_mode=padding_mode,
+        )
+        self._set(HostProducts(geometry, array, flip, engine, workers, None, local))
+
+
+class TransposedConvolution(_ConvolutionOperator):
+    """A transposed convolution as a linear operator: Wᵀ, stored or not.
+
+    It is described by the convolution that it transposes: the same kernel and options; only sizes are seen from the other
+    side.
+
+    Parameters
+    ----------
+    kernel : array_like
+        ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
+    input_shape : int or sequence of int
+        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
+        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
+    stride, padding, dilation, groups, padding_mode, flip
+        The options of the convolution, as in `convolution_matrix`.
+    output_padding, output_shape
+        As in `transposed_convolution_matrix`.
+    engine, workers, local
+        As in `Convolution`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+    ValueError
+        If an argument has a wrong value, or the engine cannot do it.
+
+    See Also
+    --------
+    Convolution, transposed_convolution_matrix
+
+    Examples
+    --------
+    >>> from convmat import TransposedConvolution
+    >>> TransposedConvolution([[0, 1], [2, 3]], (2, 2)).apply([[0, 1], [2, 3]])
+    array([[ 0,  0,  1],
+           [ 0,  4,  6],
+           [ 4, 12,  9]])
+    """
+
+    _transposed = True
+
+    def __init__(
+        self,
+        kernel: npt.ArrayLike,
+        input_shape: Shape,
+        *,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        flip: bool = False,
+        output_padding: IntPerAxis = 0,
+        output_shape: Shape | None = None,
+        engine: str = "auto",
+        workers: int | None = None,
+        local: bool = False,
+    ) -> None:
+        array = as_kernel(kernel)
+        _check_workers(workers)
+        geometry = ConvolutionGeometry.of_transposed(
+            array.shape,
+            input_shape,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            padding_mode=padding_mode,
+            output_padding=output_padding,
+            output_shape=output_shape,
+        )
+        self._set(HostProducts(geometry, array, flip, engine, workers, None, local))

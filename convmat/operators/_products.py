@@ -1,0 +1,234 @@
+"""Products of one kernel with one geometry: which engine, prepared how, and padding around it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from convmat._messages import NO_MEANINGS, choose
+from convmat._runtime import new_lock, quietly
+from convmat.engines import (
+    SPREADS,
+    Bound,
+    CompilerUnavailable,
+    Engine,
+    Estimate,
+    Machine,
+    SelectiveEngine,
+    fold,
+    pad,
+    plan,
+)
+from convmat.geometry import ConvolutionGeometry, check_bool, flip_spatial
+
+Array = Any  # of NumPy or CuPy
+
+_NONE = -1, ""  # no engine is chosen yet
+
+
+class _Refused(ValueError):
+    """What an engine that has been chosen refuses; it may not have done so before."""
+
+
+class Plans:
+    """What engines have prepared from a geometry, each once, for the products of all its kernels."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[str, np.dtype[Any]], Any] = {}
+        self._lock = new_lock()
+
+    def get(self, name: str, dtype: np.dtype[Any], prepare: Callable[[], Any]) -> Any:
+        """Return what an engine has prepared, from `prepare` if it is the first time."""
+        with self._lock:
+            if (name, dtype) not in self._plans:
+                self._plans[name, dtype] = prepare()
+            return self._plans[name, dtype]
+
+
+class Products(ABC):
+    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate.
+
+    Each library of arrays has a subclass, which names the library and its engines and describes the machine.
+    """
+
+    arrays: ModuleType  # NumPy, or what has its names
+    engines: Mapping[str, Engine]
+    known_as: Mapping[str, str] = NO_MEANINGS  # other names of engines, in lower case
+    place: str = ""  # where the arrays are, for messages
+    used: ClassVar[set[str]]  # engines that this process has computed with: what they load, it has
+
+    def __init__(
+        self,
+        geometry: ConvolutionGeometry,
+        kernel: Array,
+        flip: bool,
+        engine: str,
+        workers: int | None = None,
+        plans: Plans | None = None,
+        local: bool = False,
+    ) -> None:
+        check_bool("flip", flip)
+        check_bool("local", local)
+        engine = choose("engine", engine, ("auto", *self.engines), self.known_as, place=self.place)
+        self.geometry, self.flip, self.engine, self.workers = geometry, bool(flip), engine, workers
+        self.local = bool(local)
+        self.kernel = kernel
+        self.machine = self._describe_machine()
+        self.plans = Plans() if plans is None else plans
+        # Whether padding is done around an engine: it is given V unless it pads itself.
+        padded = any(map(any, geometry.padding))
+        self.pads = {name: padded and self.engine_geometry(name) is not geometry for name in self.engines}
+        # Whether an engine's products are all that there is to do.
+        self._plain = {
+            name: engine.silent and engine.local and not self.pads[name] for name, engine in self.engines.items()
+        }
+        self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
+        self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
+        self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
+        self._empty: dict[bool, list[Any]] = {}
+        self._lock = new_lock()
+        if engine != "auto":
+            self._check(engine)
+        self.kernel = self._private(kernel)  # last: errors come before work
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers, None, self.local)
+
+    def with_kernel(self, kernel: Array) -> Self:
+        """Return the products of another kernel, which keep what was prepared from the geometry."""
+        return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans, self.local)
+
+    def available_memory(self) -> int:
+        """Return the bytes that arrays may take."""
+        return int(self.machine.memory)
+
+    @abstractmethod
+    def _describe_machine(self) -> Machine:
+        """Return the figures of what computes the products."""
+
+    @staticmethod
+    def _private(kernel: Array) -> Array:
+        """Return a copy of the kernel that nobody else writes to."""
+        return kernel.copy()
+
+    def _check(self, name: str) -> None:
+        """Raise unless the engine does some product; of an integer kernel that may be one with floats."""
+        dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
+        refusal = self._refusal(name, dtype)
+        if refusal is not None:
+            raise ValueError(f"engine={name!r} cannot do this convolution: {refusal}")
+
+    def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
+        """Return why an engine cannot do products of a dtype, or None."""
+        engine = self.engines[name]
+        refusal = engine.refuses(self.engine_geometry(name), dtype)
+        if refusal is None and self.local and not engine.local:
+            refusal = SPREADS
+        if refusal is None and isinstance(engine, SelectiveEngine):
+            refusal = quietly(engine.refuses_values, self._engine_kernel(dtype))
+        return refusal
+
+    def engine_geometry(self, name: str) -> ConvolutionGeometry:
+        """Return the geometry that an engine computes: W's, or that of V if it does not pad itself."""
+        return self.geometry if self.geometry.padding_mode in self.engines[name].pads else self.geometry.padded
+
+    def _engine_kernel(self, dtype: np.dtype[Any]) -> Array:
+        """Return the kernel as engines take it."""
+        geometry = self.geometry
+        kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
+        shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
+        return self.arrays.ascontiguousarray(kernel, dtype).reshape(shape)
+
+    def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
+        """Return what every engine is estimated to cost, and remember which one is chosen."""
+        used = len(self.used)
+        selective = [name for name, engine in self.engines.items() if isinstance(engine, SelectiveEngine)]
+        values = {name: self._refusal(name, dtype) for name in selective}
+        estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local)
+        chosen = next(estimate.engine for estimate in estimates if estimate.chosen)
+        self._chosen[transposed, dtype, batch] = used, chosen
+        return estimates
+
+    def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
+        """Return the name of the engine for a product, remembered by direction, dtype and batch.
+
+        It is chosen anew once another engine has been used, as compiled code that is loaded costs nothing any more.
+        """
+        if self.engine != "auto":
+            return self.engine
+        key = transposed, dtype, batch
+        used, name = self._chosen.get(key, _NONE)
+        if used != len(self.used):
+            self.estimates(transposed, dtype, batch)
+            _, name = self._chosen[key]
+        return name
+
+    def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        """Return an engine with the kernel in a dtype."""
+        key = name, dtype
+        if key not in self._bound:
+            with self._lock:
+                if key not in self._bound:
+                    self._bound[key] = quietly(self._bind, name, dtype)
+        return self._bound[key]
+
+    def _bind(self, name: str, dtype: np.dtype[Any]) -> Bound:
+        refusal = self._refusal(name, dtype)
+        if refusal is not None:
+            raise _Refused(refusal)
+        engine, geometry = self.engines[name], self.engine_geometry(name)
+        prepared = self.plans.get(name, dtype, lambda: engine.prepare(geometry, dtype, self.machine.workers))
+        return engine.bind(prepared, self._engine_kernel(dtype))
+
+    def multiply(self, transposed: bool, x: Array, out: Array) -> None:
+        """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
+        if not len(x):
+            return
+        name = self.choose(transposed, x.dtype, len(x))
+        try:
+            bound = self.bound(name, x.dtype)
+            if self._plain[name]:
+                (bound.transpose if transposed else bound.forward)(x, out)
+            else:
+                quietly(self._multiply_by, name, bound, transposed, x, out)
+        except (CompilerUnavailable, _Refused) as error:  # nothing has been written
+            if self.engine != "auto":
+                kind = ValueError if isinstance(error, _Refused) else CompilerUnavailable
+                raise kind(f"engine={name!r} cannot do this product: {error}") from error
+            self._chosen.clear()  # what refuses now is not chosen again
+            self.multiply(transposed, x, out)
+        else:
+            self.used.add(name)
+
+    def _multiply_by(self, name: str, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
+        """Write a product by one engine, and do what there is to do around it."""
+        if self.pads[name]:
+            self._pad_and_multiply(bound, transposed, x, out)
+        else:
+            (bound.transpose if transposed else bound.forward)(x, out)
+        if not self.engines[name].local:
+            self._clear_empty_rows(transposed, out)
+
+    def _clear_empty_rows(self, transposed: bool, out: Array) -> None:
+        """Set results that read nothing to 0, which are those of an axis' rows without nonzeros."""
+        if transposed not in self._empty:
+            self._empty[transposed] = [axis.empty_rows(transposed) for axis in self.geometry.axes]
+        for axis, rows in enumerate(self._empty[transposed]):
+            if rows.size:
+                out[(slice(None),) * (2 + axis) + (rows,)] = 0
+
+    def _pad_and_multiply(self, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
+        """Multiply by W = V·P or its transpose, where an engine computes V."""
+        outer, inner = self.geometry, self.geometry.padded
+        between = self.arrays.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
+        if transposed:
+            bound.transpose(x, between)
+            fold(between, outer, out)
+        else:
+            pad(x, outer, between)
+            bound.forward(between, out)
