@@ -139,9 +139,7 @@ def building(comparison: Comparison) -> list[str]:
     ]
     if anew:
         slower = [each.product / other.product for each, other in anew]
-        sentences.append(
-            f"Whoever builds it anew for every product pays {_range(slower)} the product with a W that is kept."
-        )
+        sentences.append(f"A product that builds W first takes {_range(slower)} as long as one with a stored W.")
     return sentences
 
 
@@ -156,7 +154,7 @@ def dense_matrix(comparison: Comparison) -> list[str]:
     if sparse is None:
         return []
     ratio = timing.product / sparse.product
-    compared = f"takes {fold(ratio)} times as long" if ratio >= 1 else f"takes {fold(1 / ratio)} times less long"
+    compared = f"takes {fold(ratio)} times as long" if ratio >= 1 else f"is {fold(1 / ratio)} times as fast"
     sentences = [
         (
             f"With its zeros, as a dense matrix, W of {case.name} takes {scaled(timing.work.memory, 'B')} instead of "
