@@ -31,6 +31,6 @@ def test_names_lead_somewhere(page):
 def test_the_glossary_has_every_term_once_and_says_where_it_lives():
     text = (ROOT / "docs" / "explanation" / "terms.md").read_text(encoding="utf-8")
     entries = re.findall(r"^(\S[^\n:]*)\n: (.*?)(?=\n\n)", text + "\n", re.DOTALL | re.MULTILINE)
-    assert sorted(term for term, _ in entries) == sorted([*TERMS.split(), "merged taps", "merge axes"])
+    assert sorted(term for term, _ in entries) == sorted([*TERMS.split(), "merged taps", "merge axes", "padding mode"])
     for term, entry in entries:
         assert re.search(r"`convmat/\S+`$", entry), term
