@@ -106,13 +106,15 @@ def convolution_matrix(
 
         source(o, t) = o·stride − before + t·dilation,    0 ≤ t < k
 
+    The padding mode maps a position outside the input to one inside, or, for zeros, to none.
+
     A row of W is an output (c, o) and a column is an input (i, r), both in C order. The entry is the sum of the taps through
     which o reads r (o, t and r have one number for each axis)::
 
         W[(c, o), (i, r)] = Σ K[c, i, t] over all t with source(o, t) = r
 
     Here i counts within the group of c, and W is 0 between groups. With zeros padding the sum has one term or none.
-    A padding mode may lead several taps to one input; these are merged into one entry.
+    Under the other modes an output may read one input through several taps; these are merged into one entry.
 
     An axis of n inputs has these outputs, with reach = dilation·(k − 1), the distance from the first tap to the last:
 
