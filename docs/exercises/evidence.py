@@ -24,7 +24,7 @@ from convmat._messages import scaled
 from convmat.commands.exercise import figure as drawing
 from convmat.commands.exercise.cases import SIZES, square
 from convmat.commands.exercise.figure import STYLES, handles
-from convmat.commands.exercise.tables import fold
+from convmat.commands.exercise.tables import two_digits
 from convmat.commands.exercise.ways import WAYS
 
 RESOLVED = 2e6  # bytes: less disappears in what a process has free
@@ -73,7 +73,7 @@ def ratios(run: Recorded) -> Markdown:
     for case in comparison.cases:
         found = comparison.of(case)
         best = min(timing.product for timing in found.values())
-        cells = [fold(found[name].product / best) if name in found else "–" for name in names]
+        cells = [two_digits(found[name].product / best) if name in found else "–" for name in names]
         lines.append(f"| {case.name} | {' | '.join(cells)} |")
     return Markdown("\n".join(lines))
 
@@ -175,7 +175,9 @@ def prediction_text(run: Recorded) -> Markdown:
     for name, way in WAYS.items():
         found = [t.product / comparison.ceilings.bound(t.work) for t in comparison.timings if t.way == name]
         if found:
-            lines.append(f"| {way.title} | {fold(median(found))} | {fold(min(found))} | {fold(max(found))} |")
+            lines.append(
+                f"| {way.title} | {two_digits(median(found))} | {two_digits(min(found))} | {two_digits(max(found))} |"
+            )
     return Markdown("\n".join(lines))
 
 
@@ -195,7 +197,7 @@ def prediction_sentences(run: Recorded) -> Markdown:
             if off < 10
             else "the time goes elsewhere, and better code could save it"
         )
-        sentences.append(f"{WAYS[way].title}: {fold(off)} times what {why} take at least; {gain}.")
+        sentences.append(f"{WAYS[way].title}: {two_digits(off)} times what {why} take at least; {gain}.")
     return Markdown("\n".join(f"- {sentence}" for sentence in sentences))
 
 
@@ -210,7 +212,7 @@ def winners(file: Path = FILE) -> None:
         seconds = rows[c, k]
         best = min(METHODS, key=lambda name, seconds=seconds: seconds.get(name, inf))
         grid[i, j] = METHODS.index(best)
-        stored, auto = (fold(seconds[way] / seconds[best]) if way in seconds else "–" for way in ("csr", "auto"))
+        stored, auto = (two_digits(seconds[way] / seconds[best]) if way in seconds else "–" for way in ("csr", "auto"))
         axes.text(j, i, f"W {stored}\nauto {auto}", ha="center", va="center", fontsize=8.5)
     colours = [_pale(STYLES[name][0]) for name in METHODS]
     axes.imshow(grid, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(METHODS) - 0.5, aspect="auto", origin="lower")

@@ -17,7 +17,7 @@ from convmat.commands import main
 from convmat.commands.exercise import answer, run
 from convmat.commands.exercise.cases import CASES, Case, square
 from convmat.commands.exercise.measure import Ceilings, Comparison, Timing, compare, measure
-from convmat.commands.exercise.tables import fold
+from convmat.commands.exercise.tables import two_digits
 from convmat.commands.exercise.ways import WAYS, Ready, Work
 from convmat.commands.exercise.ways import base as module
 from tests import reference
@@ -342,7 +342,7 @@ def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch, cap
 
 
 def test_fold_keeps_small_ratios():
-    assert [fold(value) for value in (0.012, 0.5, 9.94, 9.96, 99.6, 123456)] == [
+    assert [two_digits(value) for value in (0.012, 0.5, 9.94, 9.96, 99.6, 123456)] == [
         "0.012",
         "0.5",
         "9.9",

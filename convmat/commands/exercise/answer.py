@@ -14,7 +14,7 @@ from statistics import median
 from convmat._messages import scaled
 from convmat.commands.exercise.cases import Case
 from convmat.commands.exercise.measure import Comparison, Timing
-from convmat.commands.exercise.tables import fold
+from convmat.commands.exercise.tables import two_digits
 from convmat.commands.exercise.ways import WAYS
 
 QUESTION = "Is it efficient to use matrix multiplication to implement convolutions? Why?"
@@ -154,7 +154,7 @@ def dense_matrix(comparison: Comparison) -> list[str]:
     if sparse is None:
         return []
     ratio = timing.product / sparse.product
-    compared = f"takes {fold(ratio)} times as long" if ratio >= 1 else f"is {fold(1 / ratio)} times as fast"
+    compared = f"takes {two_digits(ratio)} times as long" if ratio >= 1 else f"is {two_digits(1 / ratio)} times as fast"
     sentences = [
         (
             f"With its zeros, as a dense matrix, W of {case.name} takes {scaled(timing.work.memory, 'B')} instead of "
@@ -188,7 +188,7 @@ def loops(comparison: Comparison) -> list[str]:
     if compiled is not None:
         ratio = timing.product / compiled.product
         sentences.append(
-            f"The same loops, compiled, are {fold(ratio)} times as fast."
+            f"The same loops, compiled, are {two_digits(ratio)} times as fast."
             if ratio > 1
             else "Compiled, the same loops are not faster here."
         )
@@ -196,7 +196,11 @@ def loops(comparison: Comparison) -> list[str]:
     if large is not None:
         csr = comparison.find(large.case.name, "csr")
         share = large.rate / comparison.ceilings.gemm
-        beside = "" if csr is None else f", and take {fold(large.product / csr.product)} times the time of the stored W"
+        beside = (
+            ""
+            if csr is None
+            else f", and take {two_digits(large.product / csr.product)} times the time of the stored W"
+        )
         sentences.append(
             f"They store nothing, but multiply number by number: on {large.case.name} they reach {share:.0%} of the rate of "
             f"BLAS{beside}."
@@ -252,8 +256,8 @@ def spectra(comparison: Comparison) -> list[str]:
         begin = "The Fourier transform depends on the kernel here:"
     sentences = [
         (
-            f"{begin} on {image} its product with a {most} × {most} kernel takes {fold(change)} times that with {least} × "
-            f"{least}, for {fold(taps)} times the taps."
+            f"{begin} on {image} its product with a {most} × {most} kernel takes {two_digits(change)} times that with {least} × "
+            f"{least}, for {two_digits(taps)} times the taps."
         )
     ]
     wins: dict[int | None, list[str]] = {}
@@ -387,9 +391,9 @@ def _list(words: Iterable[str]) -> str:
 def _range(values: Iterable[float], unit: str = "times") -> str:
     """Return the smallest, largest and middle of some ratios in words."""
     ordered = sorted(values)
-    low, high = fold(ordered[0]), fold(ordered[-1])
+    low, high = two_digits(ordered[0]), two_digits(ordered[-1])
     if low == high:
         return f"{low} {unit}"
     if len(ordered) == 2:
         return f"{low} and {high} {unit}"
-    return f"{low} to {high} {unit} (median {fold(median(ordered))})"
+    return f"{low} to {high} {unit} (median {two_digits(median(ordered))})"

@@ -9,12 +9,12 @@ from convmat.commands.exercise.measure import Comparison
 from convmat.commands.exercise.ways import WAYS
 
 
-def fold(ratio: float) -> str:
+def two_digits(ratio: float) -> str:
     """Return a ratio in two digits.
 
     Examples
     --------
-    >>> fold(1.04), fold(3.26), fold(46.4), fold(1234)
+    >>> two_digits(1.04), two_digits(3.26), two_digits(46.4), two_digits(1234)
     ('1.0', '3.3', '46', '1,200')
     """
     if ratio < 9.95:
@@ -34,7 +34,7 @@ def case_tables(comparison: Comparison) -> str:
                 WAYS[way].title,
                 "" if timing.build is None else scaled(timing.build, "s"),
                 scaled(timing.product, "s"),
-                fold(timing.product / best),
+                two_digits(timing.product / best),
                 "" if timing.transposed is None else scaled(timing.transposed, "s"),
                 scaled(timing.work.bytes, "B"),
                 f"{timing.bandwidth / 1e9:.3g}",
@@ -54,7 +54,7 @@ def ratio_table(comparison: Comparison) -> str:
     rows: list[tuple[str, ...]] = [("", *(case.name for case in cases))]
     for way in dict.fromkeys(timing.way for timing in comparison.timings):
         found = [comparison.find(case.name, way) for case in cases]
-        rows.append((way, *("–" if t is None else fold(t.product / best[t.case.name]) for t in found)))
+        rows.append((way, *("–" if t is None else two_digits(t.product / best[t.case.name]) for t in found)))
     return table(rows)
 
 
