@@ -70,23 +70,26 @@ LARGE = {  # enough work for several threads
     "layer": Case((24, 16, 3, 3), (16, 60, 61), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "strided": Case((24, 16, 3, 3), (16, 90, 91), (2, 1), ((1, 1), (1, 1)), (1, 1)),
 }
-TILED = ("fft",)  # whose tiles depend on the number of threads
+# How the work is divided depends on the number of threads: the tiles of `fft`, and the channels that `gemm` scatters of one
+# array. All others divide it alike, and each sum is taken in one order.
+DIVIDED_BY_WORKERS = (("fft", 1), ("fft", 3), ("gemm", 1))
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("name", "engine"),
     [(name, engine) for name in LARGE for engine in ENGINES if takes(engine, LARGE[name].geometry, "float32")],
 )
-def test_products_repeat_bit_by_bit_for_any_number_of_workers(name, engine, dtype):
+def test_products_repeat_bit_by_bit_for_any_number_of_workers(name, engine, dtype, batch):
     skip_if_absent(engine)
     case, bits = LARGE[name], {}
     kernel = np.ones(case.kernel_shape, dtype) if engine == "separable" else values(case.kernel_shape, dtype)
     for workers in (1, 2, 3):
         A = case.operator(kernel, engine=engine, workers=workers)
         for transposed, B in enumerate((A, A.T)):
-            x = values((3, *B.input_shape), dtype, 1)
-            alike = transposed, workers * (engine in TILED)
+            x = values((batch, *B.input_shape), dtype, 1)
+            alike = transposed, workers * ((engine, batch) in DIVIDED_BY_WORKERS)
             for _ in range(2):
                 product = B.apply(x).tobytes()
                 assert product == bits.setdefault(alike, product)
