@@ -9,7 +9,9 @@ import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from threading import Barrier, BrokenBarrierError
 from time import sleep
 
@@ -37,6 +39,7 @@ from tests.cases import (
     DTYPES,
     INEXACT,
     PACKAGES,
+    Case,
     assert_close,
     cases,
     engines_for,
@@ -142,9 +145,23 @@ def test_adjoint(name):
     assert_reached(name, reached)
 
 
-@given(case=st.one_of(*(drawn for drawn, *_ in DRAWN.values())), dtype=st.sampled_from(DTYPES))
-def test_engines_refuse_what_they_are_not_for_and_nothing_else(case, dtype):
-    for name, engine in ENGINES.items():
+def plain(taps, *channels):
+    """Return a case of single outputs: nothing but a kernel."""
+    return Case(channels + taps, channels[1:] + taps, (1,) * len(taps), ((0, 0),) * len(taps), (1,) * len(taps))
+
+
+LIMITS = [  # on either side of what a rule names
+    *(plain((1,) * axes) for axes in (3, 4, 30, 31)),
+    *(plain((3, 3), *channels) for channels in ((8, 8), (8, 7), (7, 8), (32768, 8), (8, 32769))),
+    *(plain(taps, 8, 8) for taps in ((3,), (3, 2), (3, 3, 3))),
+    *(replace(plain((3, 3), 8, 8), input_shape=(8, 9, 9), **{name: (1, 2)}) for name in ("stride", "dilation")),
+    *(plain(taps, *channels) for taps in ((2, 2), (1, 2)) for channels in ((), (1, 1), (2, 1), (1, 2))),
+]
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_engines_refuse_what_they_are_not_for_and_nothing_else(case):
+    for (name, engine), dtype in product(ENGINES.items(), DTYPES):
         own = case.geometry if case.padding_mode in engine.pads else case.geometry.padded
         there = find_spec(PACKAGES.get(name, "numpy")) is not None
         assert (engine.refuses(own, np.dtype(dtype)) is None) == (there and takes(name, case.geometry, dtype)), name
