@@ -1,6 +1,7 @@
 """Random convolutions of every kind, for properties over {geometries × dtypes × engines}."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from math import prod
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests import reference
 
 DTYPES = ("int8", "uint16", "int64", "float32", "float64", "complex64", "complex128")
 INEXACT = tuple(dtype for dtype in DTYPES if np.dtype(dtype).kind in "fc")
+PACKAGES = {"taps": "numba", "winograd": "numba", "separable": "numba", "torch": "torch"}  # which an engine needs
 TOLERANCE = {"f": 1e-5, "d": 1e-12, "F": 1e-5, "D": 1e-12}
 
 
@@ -216,22 +218,38 @@ def assert_close(actual, expected, scale):
         assert np.abs(actual - expected).max() <= TOLERANCE[actual.dtype.char] * max(scale, 1e-30)
 
 
-def convolution_or_skip(*arguments, **options):
-    """Return an operator, or skip the test where its engine lacks an optional package; other refusals are errors."""
-    try:
-        return Convolution(*arguments, **options)
-    except ValueError as refusal:
-        if "is not installed" not in str(refusal):
-            raise
-        pytest.skip(str(refusal))
+def oracle(kernel, geometry):
+    """Return the oracle's W of a geometry, as a CSR array."""
+    names = ("stride", "padding", "dilation", "groups", "padding_mode")
+    return reference.sparse_matrix(kernel, geometry.input_shape, **{name: getattr(geometry, name) for name in names})
+
+
+def skip_if_absent(engine):
+    """Skip where the package that an engine needs is absent; whatever the engine refuses then is an error."""
+    pytest.importorskip(PACKAGES.get(engine, "numpy"))
+
+
+def takes(engine, geometry, dtype):
+    """Tell whether a convolution is one that an engine is for: the rule, said apart from the engines that follow it."""
+    inexact = np.dtype(dtype).kind in "fc"
+    inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+    match engine:
+        case "auto" | "csr":
+            return True
+        case "gemm":
+            return len(geometry.axes) <= 30
+        case "fft" | "taps":
+            return inexact
+        case "torch":
+            return inexact and len(geometry.axes) <= 3
+        case "separable":  # and then for kernels that are outer products
+            return inexact and inner == outer == 1 and sum(taps > 1 for taps in geometry.spatial_kernel) > 1
+        case "winograd":
+            plain = geometry.spatial_kernel == (3, 3) and geometry.stride == geometry.dilation == (1, 1)
+            return np.dtype(dtype).kind == "f" and plain and 8 <= min(inner, outer) <= max(inner, outer) <= 32768
+    raise ValueError(f"no rule says what {engine!r} is for")
 
 
 def engines_for(case, dtype):
-    """Return the names of the engines that take a case."""
-    geometry = case.geometry
-    return [
-        name
-        for name, engine in ENGINES.items()
-        if engine.refuses(geometry if geometry.padding_mode in engine.pads else geometry.padded, np.dtype(dtype))
-        is None
-    ]
+    """Return the names of the engines that a case is for, and whose packages are there."""
+    return [name for name in ENGINES if find_spec(PACKAGES.get(name, "numpy")) and takes(name, case.geometry, dtype)]

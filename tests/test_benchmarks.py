@@ -119,16 +119,23 @@ def test_interleaved_candidates_run_equally_often():
     runs = []
     times = interleave({"a": lambda: runs.append("a"), "b": lambda: runs.append("b")}, budget=0, rounds=(2, 3))
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 2, "b": 2}
-    assert {"a", "b"} == set(runs)
+    assert runs.count("a") == runs.count("b") > 2  # with the calls that warm up
 
 
 def test_ratio_is_that_of_the_median_round():
     assert ratio({"a": [2.0, 30.0, 9.0], "b": [1.0, 10.0, 1.0]}, "a", "b") == 3.0
 
 
-def test_other_processes_are_counted_or_unknown():
-    cores = Elsewhere().cores()
-    assert (cores is not None) == Path("/proc/stat").is_file()
+def test_other_processes_take_what_is_neither_idle_nor_our_own(tmp_path, monkeypatch):
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(timing, "Path", lambda name: stat)
+    assert Elsewhere().cores() is None  # where the system does not tell
+    stat.write_text(
+        "cpu 300 20 100 9000 900 1 2 3 0 0\ncpu0 7 7 7 7 7 7 7 7 0 0\n"
+    )  # ticks; idle and waiting are fourth and fifth
+    monkeypatch.setattr(timing.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(timing.os, "times", lambda: (0.5, 0.25, 0.125, 0.125, 99.0))
+    assert Elsewhere._seconds() == pytest.approx(4.26 - 1)
 
 
 def test_seconds_of_others_are_shared_by_the_time_that_passed(monkeypatch):
@@ -243,8 +250,8 @@ def test_workloads_have_their_shapes(name, input_shape, output_shape):
     assert (adjoint.x.shape, adjoint.output_shape) == ((8, *output_shape), (8, *input_shape))
 
 
-def test_there_are_fifteen_workloads_with_names_of_their_own():
-    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS) == 15
+def test_workloads_have_names_of_their_own():
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
 
 
 def test_slow_calls_run_once():

@@ -2,26 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from convmat import TransposedConvolution, convolution_matrix, transposed_convolution_matrix
 from convmat.engines import ENGINES
-from convmat.engines import _fft as fft
-from tests.cases import (
-    INEXACT,
-    WIDE,
-    Case,
-    assert_close,
-    cases,
-    convolution_or_skip,
-    engines_for,
-    layers,
-    many_channels,
-    outer_product,
-    outer_products,
-    values,
-)
+from tests.cases import WIDE, Case, assert_close, outer_product, skip_if_absent, values
 
 SPREADING = ("fft", "auto")  # spectra leave rounding where no tap reads anything
 
@@ -29,10 +13,7 @@ SPREADING = ("fft", "auto")  # spectra leave rounding where no tap reads anythin
 def check(case, kernel, engine, batch=2, workers=2):
     """Compare both directions with the oracle, and with each other."""
     A = case.operator(kernel, engine=engine, workers=workers)
-    W, absolute = (
-        case.sparse_matrix(kernel),
-        case.sparse_matrix(np.abs(kernel)),
-    )  # of taps before the padding merges some
+    W, absolute = map(case.sparse_matrix, (kernel, np.abs(kernel)))  # of taps before the padding merges some
     x, y = values((batch, W.shape[1]), kernel.dtype, 1), values((batch, W.shape[0]), kernel.dtype, 2)
     products = []
     for B, matrix, sizes, given_ in ((A, W, absolute, x), (A.T, W.T, absolute.T, y)):
@@ -49,12 +30,6 @@ def check(case, kernel, engine, batch=2, workers=2):
         scale = sum(np.linalg.norm(a) * np.linalg.norm(b) for a, b in zip(products, (y, x), strict=True))
         scale += np.abs(kernel).sum() * np.linalg.norm(x) * np.linalg.norm(y) * (engine in SPREADING or merges)
         assert abs(left - right) <= 100 * np.finfo(kernel.dtype).eps * scale
-
-
-def skip_if_absent(engine):
-    """Skip where a package is absent: every other refusal is an error."""
-    kernel, shape = ((3, 3), (5, 5)) if engine == "separable" else ((8, 8, 3, 3), (8, 5, 5))
-    convolution_or_skip(np.ones(kernel), shape, engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["auto", "taps", "gemm", "fft", "csr", "torch"])
@@ -84,34 +59,6 @@ def test_matrices_of_wide_geometries(name):
         np.testing.assert_array_equal(actual.indptr, wanted.indptr)
         np.testing.assert_array_equal(actual.indices, wanted.indices)
         np.testing.assert_allclose(actual.data, wanted.data, rtol=1e-12)
-
-
-@given(case=cases(truncated=True), dtype=st.sampled_from(INEXACT), batch=st.integers(0, 3))
-@example(WIDE["reads as many as there are, after padding"], "float64", 1)
-@example(WIDE["as many outputs as inputs, each through one tap"], "float32", 2)
-@example(WIDE["first outputs"], "float64", 1)
-def test_every_engine_of_drawn_geometries(case, dtype, batch):
-    kernel = values(case.kernel_shape, dtype)
-    for engine in ["auto", *(name for name in engines_for(case, dtype) if name != "separable")]:
-        check(case, kernel, engine, batch)
-
-
-@given(case=layers(), dtype=st.sampled_from(["float32", "float64"]), batch=st.integers(0, 3))
-def test_winograd(case, dtype, batch):
-    skip_if_absent("winograd")
-    check(case, values(case.kernel_shape, dtype), "winograd", batch)
-
-
-@given(case=many_channels(), dtype=st.sampled_from(INEXACT), batch=st.integers(0, 3))
-def test_spectra_of_many_channels(case, dtype, batch):
-    assert fft.engine.prepare(case.geometry.padded, np.dtype(dtype), 1).matrices
-    check(case, values(case.kernel_shape, dtype), "fft", batch)
-
-
-@given(case=outer_products(), dtype=st.sampled_from(INEXACT), batch=st.integers(0, 3))
-def test_separable(case, dtype, batch):
-    skip_if_absent("separable")
-    check(case, outer_product(case, dtype), "separable", batch)
 
 
 SHAPES = {

@@ -6,8 +6,12 @@ import multiprocessing
 import pickle
 import warnings
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import product
 from threading import Barrier, BrokenBarrierError
 from time import sleep
 
@@ -26,70 +30,141 @@ from convmat import (
 )
 from convmat._runtime import parallel
 from convmat.engines import ENGINES
+from convmat.engines import _fft as fft
 from convmat.engines._base import PerDirection
 from convmat.geometry._dtypes import check_target
 from convmat.operators import _operators as operators
 from tests import reference
-from tests.cases import DTYPES, assert_close, cases, convolution_or_skip, engines_for, values
+from tests.cases import (
+    DTYPES,
+    INEXACT,
+    PACKAGES,
+    Case,
+    assert_close,
+    cases,
+    engines_for,
+    layers,
+    many_channels,
+    oracle,
+    outer_product,
+    outer_products,
+    skip_if_absent,
+    takes,
+    values,
+)
 
 LAYERS = [name for name in ENGINES if name != "separable"]  # which takes outer products alone and has tests of its own
 GENERAL = [name for name in LAYERS if name != "winograd"]  # which takes kernels of 3 × 3 alone
 FIXED = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 2), "padding_mode": "reflect"}
 
 
-def operator_of(case, kernel, engine="auto", transposed=False, **options):
-    if transposed:
-        return TransposedConvolution(
-            kernel, case.output_shape, output_shape=case.input_shape, engine=engine, **case.options, **options
-        )
-    return Convolution(kernel, case.input_shape, engine=engine, **case.options, **options)
+# What is drawn, of which dtypes, and the engines that this must reach. The first has too few channels for the others.
+DRAWN = {
+    "any": (cases(truncated=True), DTYPES, ("taps", "gemm", "fft", "csr", "torch")),
+    "layers": (layers(), ("float32", "float64"), ("winograd",)),
+    "many channels": (many_channels(), INEXACT, ("fft",)),
+    "outer products": (outer_products(), INEXACT, ("separable",)),
+}
+SPREADING = ("fft", "auto")  # spectra leave rounding where no tap reads anything
+LEAST = 10  # drawn products of each engine that must be reached
 
 
-def engines(case, dtype):
-    return [name for name in engines_for(case, dtype) if name != "separable"] + ["auto"]
+def drawn_kernel(name, case, dtype):
+    """Return a kernel for a drawn case, and the engines that it is for."""
+    if name == "outer products":
+        return outer_product(case, dtype), ["auto", *engines_for(case, dtype)]
+    if name == "many channels":  # products of matrices, which is what these are drawn for
+        assert fft.engine.prepare(case.geometry.padded, np.dtype(dtype), 1).matrices
+    return values(case.kernel_shape, dtype), ["auto", *(e for e in engines_for(case, dtype) if e != "separable")]
 
 
-@given(case=cases(), data=st.data(), transposed=st.booleans(), flip=st.booleans())
-def test_products_equal_the_oracle(case, data, transposed, flip):
-    dtype, x_dtype = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(DTYPES))
-    result = np.result_type(np.dtype(dtype), np.dtype(x_dtype))
-    kernel = values(case.kernel_shape, dtype)
-    oracle = kernel.astype(result)
-    turned = np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle
-    W, absolute = case.matrix(turned), case.matrix(np.abs(turned))  # of taps before the padding merges some
-    W, absolute = (W.T, absolute.T) if transposed else (W, absolute)
-    batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2), (0,)]))
-    for engine in engines(case, result):
-        A = operator_of(case, kernel, engine, transposed, flip=flip)
-        assert A.shape == W.shape
-        assert A.dtype == kernel.dtype
-        x = values((*batch, *A.input_shape), x_dtype, 1)
-        expected = x.reshape(*batch, W.shape[1]).astype(result) @ W.T
-        scale = absolute.sum(axis=1).max() * np.abs(x).max(initial=0)
-        if engine in ("fft", "auto"):  # spectra leave rounding where no tap reads anything
-            scale = max(scale, np.abs(oracle).sum() * np.abs(x).max(initial=0))
-        assert_close(A.apply(x), expected.reshape(*batch, *A.output_shape), scale)
-        out = np.full((*batch, *A.output_shape), 77, result)
-        assert A.apply(x, out=out) is out
-        assert_close(out, expected.reshape(*batch, *A.output_shape), scale)
+def assert_reached(name, reached):
+    """Check that what has been drawn was not all refused."""
+    for engine in DRAWN[name][2]:
+        assert reached[engine] >= LEAST or find_spec(PACKAGES.get(engine, "numpy")) is None, engine
 
 
-@given(case=cases(), dtype=st.sampled_from(["float32", "float64", "complex64", "complex128"]), transposed=st.booleans())
-def test_adjoint(case, dtype, transposed):
-    kernel = values(case.kernel_shape, dtype)
-    for engine in engines(case, dtype):
-        A = operator_of(case, kernel, engine, transposed)
-        x, y = values((A.shape[1],), dtype, 1), values((A.shape[0],), dtype, 2)
-        Ax, Ahy = A @ x, A.H @ y
-        scale = np.linalg.norm(Ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(Ahy)
-        # Spectra leave rounding where no tap reads anything, and taps that the padding merges may cancel.
-        if engine in ("fft", "auto") or case.padding_mode != "zeros":
-            scale += np.abs(kernel).sum() * np.linalg.norm(x) * np.linalg.norm(y)
-        tolerance = 100 * np.finfo(dtype).eps
-        assert abs(np.vdot(y, Ax) - np.vdot(Ahy, x)) <= tolerance * scale
-        assert abs(y @ Ax - (A.T @ y) @ x) <= tolerance * scale
-        np.testing.assert_array_equal(A.rmatvec(y), Ahy)
-        np.testing.assert_array_equal(A.H @ y, (A.T @ y.conj()).conj())
+@pytest.mark.parametrize("name", DRAWN)
+def test_products_equal_the_oracle(name):
+    drawn, dtypes, _ = DRAWN[name]
+    reached = Counter()
+
+    @given(case=drawn, dtype=st.sampled_from(dtypes), data=st.data(), transposed=st.booleans(), flip=st.booleans())
+    def check(case, dtype, data, transposed, flip):
+        x_dtype = data.draw(st.sampled_from(DTYPES)) if name == "any" else dtype
+        result = np.result_type(np.dtype(dtype), np.dtype(x_dtype))
+        kernel, engines = drawn_kernel(name, case, dtype)
+        engines = [engine for engine in engines if takes(engine, case.geometry, result)]
+        oracle = kernel.astype(result)
+        turned = np.flip(oracle, tuple(range(-len(case.stride), 0))) if flip else oracle
+        W, absolute = map(case.sparse_matrix, (turned, np.abs(turned)))  # of taps before the padding merges some
+        W, absolute = (W.T, absolute.T) if transposed else (W, absolute)
+        batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2), (0,)]))
+        for engine in engines:
+            A = case.operator(kernel, transposed, engine=engine, flip=flip, workers=2)
+            assert A.shape == W.shape
+            assert A.dtype == kernel.dtype
+            x = values((*batch, *A.input_shape), x_dtype, 1)
+            expected = (W @ x.reshape(-1, W.shape[1]).astype(result).T).T.reshape(*batch, *A.output_shape)
+            scale = absolute.sum(axis=1).max() * np.abs(x).max(initial=0)
+            if engine in SPREADING:
+                scale = max(scale, np.abs(oracle).sum() * np.abs(x).max(initial=0))
+            assert_close(A.apply(x), expected, scale)
+            out = np.full((*batch, *A.output_shape), 77, result)
+            assert A.apply(x, out=out) is out
+            assert_close(out, expected, scale)
+            reached[engine] += out.size > 0
+
+    check()
+    assert_reached(name, reached)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_adjoint(name):
+    drawn, dtypes, _ = DRAWN[name]
+    reached = Counter()
+
+    @given(case=drawn, dtype=st.sampled_from([d for d in dtypes if d in INEXACT]), transposed=st.booleans())
+    def check(case, dtype, transposed):
+        kernel, engines = drawn_kernel(name, case, dtype)
+        for engine in engines:
+            A = case.operator(kernel, transposed, engine=engine, workers=2)
+            x, y = values((A.shape[1],), dtype, 1), values((A.shape[0],), dtype, 2)
+            Ax, Ahy = A @ x, A.H @ y
+            scale = np.linalg.norm(Ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(Ahy)
+            if engine in SPREADING or case.padding_mode != "zeros":  # taps that the padding merges may cancel
+                scale += np.abs(kernel).sum() * np.linalg.norm(x) * np.linalg.norm(y)
+            tolerance = 100 * np.finfo(dtype).eps
+            assert abs(np.vdot(y, Ax) - np.vdot(Ahy, x)) <= tolerance * scale
+            assert abs(y @ Ax - (A.T @ y) @ x) <= tolerance * scale
+            np.testing.assert_array_equal(A.rmatvec(y), Ahy)
+            np.testing.assert_array_equal(A.H @ y, (A.T @ y.conj()).conj())
+            reached[engine] += 1
+
+    check()
+    assert_reached(name, reached)
+
+
+def plain(taps, *channels):
+    """Return a case of single outputs: nothing but a kernel."""
+    return Case(channels + taps, channels[1:] + taps, (1,) * len(taps), ((0, 0),) * len(taps), (1,) * len(taps))
+
+
+LIMITS = [  # on either side of what a rule names
+    *(plain((1,) * axes) for axes in (3, 4, 30, 31)),
+    *(plain((3, 3), *channels) for channels in ((8, 8), (8, 7), (7, 8), (32768, 8), (8, 32769))),
+    *(plain(taps, 8, 8) for taps in ((3,), (3, 2), (3, 3, 3))),
+    *(replace(plain((3, 3), 8, 8), input_shape=(8, 9, 9), **{name: (1, 2)}) for name in ("stride", "dilation")),
+    *(plain(taps, *channels) for taps in ((2, 2), (1, 2)) for channels in ((), (1, 1), (2, 1), (1, 2))),
+]
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_engines_refuse_what_they_are_not_for_and_nothing_else(case):
+    for (name, engine), dtype in product(ENGINES.items(), DTYPES):
+        own = case.geometry if case.padding_mode in engine.pads else case.geometry.padded
+        there = find_spec(PACKAGES.get(name, "numpy")) is not None
+        assert (engine.refuses(own, np.dtype(dtype)) is None) == (there and takes(name, case.geometry, dtype)), name
 
 
 @pytest.mark.parametrize("engine", ["auto", *GENERAL])
@@ -115,12 +190,14 @@ def test_transposes_and_conjugates_stay_in_the_family(engine, flip, dtype):
 
 
 def layer(engine):
+    skip_if_absent(engine)
     kernel = values((8, 8, 3, 3), "float64")
-    return convolution_or_skip(kernel, (8, 40, 40), padding=1, engine=engine, workers=2)
+    return Convolution(kernel, (8, 40, 40), padding=1, engine=engine, workers=2)
 
 
 def make(engine="auto", flip=False, dtype="float64"):
-    return convolution_or_skip(values((4, 3, 3, 2), dtype), (3, 7, 6), flip=flip, engine=engine, **FIXED)
+    skip_if_absent(engine)
+    return Convolution(values((4, 3, 3, 2), dtype), (3, 7, 6), flip=flip, engine=engine, **FIXED)
 
 
 def test_operators_do_not_keep_each_other_alive_for_ever():
@@ -157,6 +234,22 @@ def test_scipy_products(engine):
     np.testing.assert_allclose(A.rmatmat(U), W.T @ U)
     np.testing.assert_allclose((2 * A.T @ A + linalg.aslinearoperator(np.eye(A.shape[1]))) @ v, 2 * W.T @ (W @ v) + v)
     np.testing.assert_allclose((A.H @ A).H @ v, W.T @ (W @ v))
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
+def test_products_take_what_any_scipy_passes(batch):
+    """Vectors (..., N) and matrices (..., N, K), as from SciPy 1.18 on, and vectors (N, 1), as before."""
+    A = make(dtype="complex128")
+    W = oracle(A.kernel, A.geometry).toarray()
+    for B, matrix in ((A, W), (A.T, W.T), (A.H, W.conj().T), (A.conj(), W.conj())):
+        M, N = matrix.shape
+        x, X = values((*batch, N), "complex128"), values((*batch, N, 4), "complex128")
+        y, Y = values((*batch, M), "complex128"), values((*batch, M, 4), "complex128")
+        np.testing.assert_allclose(B._matvec(x), x @ matrix.T)
+        np.testing.assert_allclose(B._rmatvec(y), y @ matrix.conj())
+        np.testing.assert_allclose(B._matmat(X), matrix @ X)
+        np.testing.assert_allclose(B._rmatmat(Y), matrix.conj().T @ Y)
+        np.testing.assert_allclose(B._matvec(X[(0,) * len(batch)][:, :1]), matrix @ X[(0,) * len(batch)][:, 0])
 
 
 @pytest.mark.parametrize("engine", ["auto", *GENERAL])
@@ -319,7 +412,8 @@ def test_out_may_be_strided_or_the_input_itself():
 @pytest.mark.parametrize("shift", [-9, -1, 0, 1, 9])
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 def test_out_may_share_memory_with_the_input(engine, shift, mode):
-    A = convolution_or_skip(values((3, 3), "float64"), (8, 8), padding=1, padding_mode=mode, engine=engine)
+    skip_if_absent(engine)
+    A = Convolution(values((3, 3), "float64"), (8, 8), padding=1, padding_mode=mode, engine=engine)
     for B in (A, A.T):
         memory = values((100,), "float64")
         x, out = memory[18:82].reshape(8, 8), memory[18 + shift : 82 + shift].reshape(8, 8)
@@ -379,9 +473,10 @@ def test_matrices_are_fresh():
 
 @pytest.mark.parametrize("engine", ["auto", *GENERAL])
 def test_kernel_is_a_private_copy(engine):
+    skip_if_absent(engine)
     kernel = values((3, 3), "float64")
     W = Convolution(kernel, (5, 5)).toarray()
-    A, used = (convolution_or_skip(kernel, (5, 5), engine=engine) for _ in range(2))
+    A, used = (Convolution(kernel, (5, 5), engine=engine) for _ in range(2))
     other = A.with_kernel(kernel)
     used.apply(np.ones((5, 5)))
     kernel[:] = 0  # before the first product, before the first of the transpose, before the first of another kernel
@@ -490,7 +585,8 @@ def test_explain_takes_any_batch_that_an_array_could_have():
 
 @pytest.mark.parametrize("engine", GENERAL)
 def test_an_axis_of_one_may_have_any_stride(engine):
-    A = convolution_or_skip(values((3, 2, 1, 3), "float64"), (2, 1, 7), engine=engine)
+    skip_if_absent(engine)
+    A = Convolution(values((3, 2, 1, 3), "float64"), (2, 1, 7), engine=engine)
     x = values((1, *A.input_shape), "float64")
     expected = A.apply(x)
     strange = np.lib.stride_tricks.as_strided(x, x.shape, (-8, *x.strides[1:]))
@@ -504,6 +600,7 @@ def test_an_axis_of_one_may_have_any_stride(engine):
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("engine", ["auto", *ENGINES])
 def test_many_axes(n, mode, engine):
+    skip_if_absent(engine)
     generator = np.random.default_rng(n)
     sizes, taps = np.ones((2, n), int)
     sizes[generator.choice(n, 5, replace=False)] = 2
@@ -519,11 +616,12 @@ def test_many_axes(n, mode, engine):
     )  # fmt: skip
     x = values((len(oracle.T),), "float64", 1)
     options = {"padding": padding, "padding_mode": mode, "engine": engine}
-    if engine in ("torch", "winograd", "separable") or (engine == "gemm" and n > 30):
+    geometry = ConvolutionGeometry(kernel.shape, tuple(sizes.tolist()), padding=padding, padding_mode=mode)
+    if engine == "separable" or not takes(engine, geometry, kernel.dtype):
         with pytest.raises(ValueError, match="cannot do this convolution"):
             Convolution(kernel, tuple(sizes.tolist()), **options)
         return
-    A = convolution_or_skip(kernel, tuple(sizes.tolist()), **options)
+    A = Convolution(kernel, tuple(sizes.tolist()), **options)
     np.testing.assert_allclose(A @ x, oracle @ x, atol=1e-12)
     np.testing.assert_allclose(A.H @ (A @ x), oracle.T @ (oracle @ x), atol=1e-12)
     np.testing.assert_allclose(A.toarray(), oracle, atol=1e-14)

@@ -13,25 +13,26 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import convmat._runtime.forks
 from convmat._runtime import parallel
 from convmat._runtime.forks import lazy, new_lock, undisturbed
-from convmat._runtime.parallel import InOrder, available_cpus, count_blocks, count_workers, run_blocks
+from convmat._runtime.parallel import InOrder, count_blocks, count_workers, run_blocks
 from tests.processes import python
 
 
-def test_workers_count_as_in_scipy_fft():
-    cpus = available_cpus()
-    assert count_workers(None) == count_workers(-1) == cpus
-    assert count_workers(-cpus) == 1
-    assert count_workers(7) == 7
+@pytest.mark.parametrize(("workers", "threads"), [(None, 4), (-1, 4), (-2, 3), (-4, 1), (1, 1), (7, 7)])
+def test_workers_count_as_in_scipy_fft(workers, threads, monkeypatch):
+    monkeypatch.setattr(parallel, "available_cpus", lambda: 4)
+    assert count_workers(workers) == threads
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity")
 def test_available_cpus_follow_the_affinity():
-    if hasattr(os, "sched_getaffinity"):
-        assert available_cpus() == len(os.sched_getaffinity(0))
-    assert available_cpus() >= 1
+    narrowed = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])"
+    assert python(f"{narrowed}\nfrom convmat._runtime import available_cpus\nprint(available_cpus())") == ["1"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -124,13 +125,20 @@ def test_in_order_calls_by_number(workers):
     assert called == list(range(40))
 
 
-def test_blocks_are_several_for_each_thread_and_soon_over():
-    assert count_blocks(tasks=1000, workers=1, seconds=0.01) == 1
-    assert count_blocks(tasks=1000, workers=3, seconds=0.0001) == 3
-    assert count_blocks(tasks=1000, workers=3, seconds=0.007) == 6
-    assert count_blocks(tasks=1000, workers=3, seconds=0.05) == 12
-    assert count_blocks(tasks=1000, workers=1, seconds=5) == 50
-    assert count_blocks(tasks=7, workers=2, seconds=5) == 7
+@given(tasks=st.integers(1, 10**6), workers=st.integers(1, 64), seconds=st.floats(0, 1e4))
+def test_blocks_are_several_for_each_thread_and_soon_over(tasks, workers, seconds):
+    blocks = count_blocks(tasks, workers, seconds)
+    assert min(tasks, workers) <= blocks <= tasks  # nobody is idle, and no block is empty
+    assert blocks == tasks or seconds / blocks <= 0.1 + 1e-9
+    if workers > 1:  # not too short to be worth the taking: a millisecond, or one for each
+        assert blocks <= workers or seconds / blocks >= 0.7e-3
+    else:  # a thread alone has no others to wait for
+        assert blocks == 1 or seconds > 0.1
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(1e-4, 3), (7e-3, 6), (5e-2, 12)])
+def test_longer_work_has_more_blocks(seconds, blocks):
+    assert count_blocks(1000, 3, seconds) == blocks
 
 
 class Work:
