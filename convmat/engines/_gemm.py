@@ -2,9 +2,9 @@
 
 Only a block of the k²-fold copy exists at a time, so that it stays in a cache.
 
-The transpose gathers too where it is a convolution itself, at stride 1: of the outputs with a border of zeros, by the kernel
-reversed and with its channels exchanged. At other strides, and where the border would be most of it, each tap's products are
-added to the inputs that it read.
+At stride 1 the transpose is itself a convolution, the dual: of the outputs with a border of zeros, by the reversed kernel
+with its channels exchanged. It gathers too. At other strides, and where the border would be most of the dual's input, each
+tap's products are added to the inputs that it read.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class GemmEngine:
     ) -> Cost:
         """Count the copy of every tap, written and read in a cache, and the arithmetic."""
         kernel_bytes = dtype.itemsize * prod(geometry.kernel_shape)
-        mirrored = _mirrored(geometry)
+        dual = _dual(geometry)
         moved = batch * sum(geometry.shape) * dtype.itemsize
-        state = float(kernel_bytes if mirrored is None else 2 * kernel_bytes)
-        scatters = transposed and mirrored is None
-        if transposed and mirrored is not None:
-            geometry = mirrored.padded
+        state = float(kernel_bytes if dual is None else 2 * kernel_bytes)
+        scatters = transposed and dual is None
+        if transposed and dual is not None:
+            geometry = dual.padded
             moved += 2 * batch * geometry.shape[1] * dtype.itemsize
         outputs, offsets = prod(geometry.spatial_output), prod(geometry.spatial_kernel)
         rows = geometry.out_channels // geometry.groups
@@ -72,17 +72,17 @@ class GemmEngine:
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry, and that of the transpose where it is a convolution."""
-        return geometry, _mirrored(geometry), workers
+        return geometry, _dual(geometry), workers
 
     def bind(self, plan: Any, kernel: Array) -> GemmProducts:
         """Return the products of one kernel."""
-        geometry, mirrored, workers = plan
+        geometry, dual, workers = plan
         grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
-        if mirrored is None:
+        if dual is None:
             return GemmProducts(_Blocks(geometry, grouped, workers), None, None)
-        reverse = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
-        blocks = _Blocks(mirrored.padded, reverse, workers)
-        return GemmProducts(_Blocks(geometry, grouped, workers), mirrored, blocks)
+        dual_kernel = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
+        dual_blocks = _Blocks(dual.padded, dual_kernel, workers)
+        return GemmProducts(_Blocks(geometry, grouped, workers), dual, dual_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class GemmProducts:
     """Products with V and Vᵀ."""
 
     blocks: _Blocks
-    mirrored: ConvolutionGeometry | None
-    mirrored_blocks: _Blocks | None
+    dual: ConvolutionGeometry | None
+    dual_blocks: _Blocks | None
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by V."""
@@ -99,13 +99,13 @@ class GemmProducts:
 
     def transpose(self, y: Array, out: Array) -> None:
         """Multiply by Vᵀ."""
-        if self.mirrored is None or self.mirrored_blocks is None:
+        if self.dual is None or self.dual_blocks is None:
             self.blocks.scatter(y, out)
             return
-        inner = self.mirrored.padded
+        inner = self.dual.padded
         bordered = np.empty((len(y), inner.in_channels, *inner.spatial_input), y.dtype)
-        pad(y, self.mirrored, bordered)
-        self.mirrored_blocks.gather(bordered, out)
+        pad(y, self.dual, bordered)
+        self.dual_blocks.gather(bordered, out)
 
 
 class _Blocks:
@@ -196,8 +196,8 @@ class _Blocks:
         return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:3], *taps, *moves))
 
 
-def _mirrored(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
-    """Return the convolution that is the transpose of one; None where there is none, or zeros would be most of its input."""
+def _dual(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
+    """Return the convolution that Vᵀ is; None where there is none, or zeros would be most of its input."""
     axes = geometry.axes
     if geometry.stride != (1,) * len(axes) or prod(a.size + a.reach for a in axes) > 2 * prod(a.size for a in axes):
         return None

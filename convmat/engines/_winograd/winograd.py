@@ -7,12 +7,13 @@ A 2 × 2 tile of results needs 4 × 4 sources d and the 3 × 3 kernel k, and is 
          ⎜0 −1  1  0⎟       ⎜½ −½  ½⎟
          ⎝0  1  0 −1⎠       ⎝0  0  1⎠
 
-that is 16 products instead of 36. Summed over channels they are 16 matrix products, transformed kernel × transformed
-tiles. A task does all three stages for a range of tiles, one after the other in memory that stays in its thread's cache:
-tiles of all images are numbered through, so that vectors of tiles are full whatever the images' size.
+that is 16 products instead of 36 (Lavin & Gray 2016, Fast Algorithms for Convolutional Neural Networks, section 4.1).
+Summed over channels they are 16 matrix products, transformed kernel × transformed tiles. A task does all three stages for
+a range of tiles, one after the other in memory that stays in its thread's cache: tiles of all images are numbered through,
+so that vectors of tiles are full whatever the images' size.
 
-The transpose of such a convolution is a convolution, with the kernel reversed, its channels exchanged, and 2 − p instead
-of a padding p, cropping where that is negative: only the tables differ.
+The transpose of such a convolution is itself one, the dual: with the kernel reversed, its channels exchanged, and 2 − p
+instead of a padding p, cropping where that is negative. Only the tables differ.
 
 A NaN in the source reaches exactly the results that it reaches by definition, since the first row and column of d are in
 nothing but the first of the tile's results, and the last in the last; so does an Inf, but it may become NaN there. Rounding
