@@ -20,6 +20,8 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 T = TypeVar("T")
 
+SPREADS = "one input reaches outputs that do not read it, which local=True rules out"
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -181,3 +183,24 @@ class SelectiveEngine(Engine, Protocol):
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Return the sentence that tells the user why not with a kernel as `bind` takes it, or None."""
+
+
+# Why an engine cannot use the values of a kernel, or None.
+ValuesRefusal = Callable[[SelectiveEngine], str | None]
+
+
+def own_geometry(engine: Engine, geometry: ConvolutionGeometry) -> ConvolutionGeometry:
+    """Return the geometry that an engine computes: W's, or that of V if it does not do this padding itself."""
+    return geometry if geometry.padding_mode in engine.pads else geometry.padded
+
+
+def find_refusal(
+    engine: Engine, geometry: ConvolutionGeometry, dtype: np.dtype[Any], local: bool, refuses_values: ValuesRefusal
+) -> str | None:
+    """Return why an engine cannot compute products of a dtype with W, or None; the kernel is looked at last."""
+    refusal = engine.refuses(own_geometry(engine, geometry), dtype)
+    if refusal is None and local and not engine.local:
+        refusal = SPREADS
+    if refusal is None and isinstance(engine, SelectiveEngine):
+        refusal = refuses_values(engine)
+    return refusal
