@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convmat import Convolution, ConvolutionGeometry, convolution_matrix
-from convmat.engines import _fft as fft
+from convmat.engines._fft import fft, tiles
 from tests.cases import assert_close, values
 
 # name: kernel, input, options. Those with more than about 12 channels in each group multiply matrices.
@@ -62,11 +62,11 @@ def test_channels_decide_how_spectra_are_multiplied():
 def test_products_in_small_parts(name, dtype, monkeypatch):
     shape, size, options = CASES[name]
     geometry = ConvolutionGeometry(shape, size, **options).padded
-    least = [min(fft._tile_lengths(axis)) for axis in geometry.axes]
-    monkeypatch.setattr(fft, "_tile", lambda *_: tuple(zip(*least, strict=True)))
-    monkeypatch.setattr(fft, "_together", lambda *_: 3)
-    monkeypatch.setattr(fft, "_SERIAL", 0)  # threads for all that they may share
-    monkeypatch.setattr(fft, "_CACHED", 1 << 11)
+    least = [min(tiles._tile_lengths(axis)) for axis in geometry.axes]
+    monkeypatch.setattr(tiles, "_best_tiles", lambda *_: tuple(zip(*least, strict=True)))
+    monkeypatch.setattr(tiles, "_count_together", lambda *_: 3)
+    monkeypatch.setattr(tiles, "_SERIAL", 0)  # threads for all that they may share
+    monkeypatch.setattr(tiles, "_CACHED", 1 << 11)
     check(name, dtype, batch=3)
 
 
@@ -81,7 +81,7 @@ def test_threads_that_cannot_be_had_are_done_without(monkeypatch):
     usual = scipy.fft.rfftn
     monkeypatch.setattr(scipy.fft, "rfftn", transform)
     fft._transform_of_scipy.cache_clear()
-    monkeypatch.setattr(fft, "_SERIAL", 0)
+    monkeypatch.setattr(tiles, "_SERIAL", 0)
     check("many channels", "float64")
     fft._transform_of_scipy.cache_clear()
 
@@ -90,16 +90,16 @@ def test_threads_that_cannot_be_had_are_done_without(monkeypatch):
 @pytest.mark.parametrize("workers", [1, 5])
 def test_tiles_have_all_outputs(name, workers):
     plan = plan_of(name, workers)
-    for length, tiles, step, axis in zip(plan.lengths, plan.tiles, plan.steps, plan.geometry.axes, strict=True):
+    for length, count, step, axis in zip(plan.lengths, plan.tiles, plan.steps, plan.geometry.axes, strict=True):
         span = (axis.outputs - 1) * axis.stride + 1
         assert step == length - axis.reach > 0
-        assert (tiles - 1) * step < span <= tiles * step
+        assert (count - 1) * step < span <= count * step
 
 
 def test_tiles_of_long_signals_are_long():
-    (length,), (tiles,) = fft._tile(ConvolutionGeometry(9, 1_000_000), 2)
+    (length,), (count,) = tiles._best_tiles(ConvolutionGeometry(9, 1_000_000), 2)
     assert length >= 4096
-    assert tiles > 1
+    assert count > 1
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -118,17 +118,17 @@ def test_a_product_of_many_channels_takes_little_memory(transposed):
 def test_sums_do_not_depend_on_when_threads_come(monkeypatch):
     geometry = ConvolutionGeometry((60, 60), (300, 300)).padded
     lengths = (90, 90)
-    monkeypatch.setattr(fft, "_tile", lambda *_: (lengths, (8, 8)))
+    monkeypatch.setattr(tiles, "_best_tiles", lambda *_: (lengths, (8, 8)))
     products = fft.engine.bind(fft.engine.prepare(geometry, np.dtype("float64"), 2), values((1, 1, 60, 60), "float64"))
     y = values((1, 1, 241, 241), "float64")
     expected, out = np.empty((1, 1, 300, 300)), np.empty((1, 1, 300, 300))
-    monkeypatch.setattr(fft, "_SERIAL", np.inf)
+    monkeypatch.setattr(tiles, "_SERIAL", np.inf)
     products.transpose(y, expected)
-    monkeypatch.setattr(fft, "_SERIAL", 0)
-    later, seen, filtered = Event(), [], fft.FFTProducts._filter
+    monkeypatch.setattr(tiles, "_SERIAL", 0)
+    later, seen, filtered = Event(), [], fft.FFTProducts._filter_blocks
 
-    def hold_the_first(self, transposed, source, blocks, threads):
-        results = filtered(self, transposed, source, blocks, threads)
+    def hold_the_first(self, overlap, blocks, threads):
+        results = filtered(self, overlap, blocks, threads)
         seen.append(blocks)
         if len(seen) > 30:
             later.set()
@@ -136,7 +136,7 @@ def test_sums_do_not_depend_on_when_threads_come(monkeypatch):
             assert later.wait(30)
         return results
 
-    monkeypatch.setattr(fft.FFTProducts, "_filter", hold_the_first)
+    monkeypatch.setattr(fft.FFTProducts, "_filter_blocks", hold_the_first)
     products.transpose(y, out)
     np.testing.assert_array_equal(out, expected)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from convmat import TransposedConvolution, convolution_matrix, transposed_convolution_matrix
 from convmat.engines import ENGINES
-from convmat.engines import _fft as fft
+from convmat.engines._fft import fft
 from tests.cases import (
     INEXACT,
     WIDE,
