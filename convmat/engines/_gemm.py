@@ -28,6 +28,21 @@ _BLOCK = 1 << 19  # bytes of a block of columns, for about half of a second-leve
 _MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three more
 _SERIAL = 1 << 20  # multiplications below which one thread is faster
 
+# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
+_BLAS = 0.85  # of `Machine.gemm` that products of blocks reach
+_COMPLEX = 0.25  # of that in complex numbers, of which a product is four
+_INTEGERS = 1e9  # flops per second in integers, which BLAS does not multiply
+_GATHER, _GATHER_ONE, _SCATTER = (
+    0.6,
+    0.25,
+    4,
+)  # passes over columns: to gather them, for one row of the kernel, or to add them
+_LINE = 64  # bytes that take as long as to begin a line of outputs, which are copied one by one
+_CALLS, _STEP_CALLS = (
+    10,
+    2,
+)  # NumPy calls of a product, and of each step of a block: to copy, to multiply, or to add a tap
+
 
 class GemmEngine:
     """Products as matrix multiplications of the kernel with gathered inputs."""
@@ -60,11 +75,12 @@ class GemmEngine:
         rows = geometry.out_channels // geometry.groups
         columns = float(batch * outputs * geometry.in_channels * offsets * dtype.itemsize)
         flops = 2.0 * columns / dtype.itemsize * rows
-        rate = 1e9 if dtype.kind in "iu" else 0.85 * machine.gemm * 8 / dtype.itemsize
-        rate *= 0.25 if dtype.kind == "c" else 1
-        # A product with one row reads the columns only once; lines are copied one by one. Threads share the arithmetic.
-        passes = 4 if scatters else (0.6 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
-        calls = 10 + 2 * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
+        rate = _INTEGERS if dtype.kind in "iu" else _BLAS * machine.gemm * 8 / dtype.itemsize
+        rate *= _COMPLEX if dtype.kind == "c" else 1
+        # A product with one row reads the columns only once. Threads share the arithmetic.
+        gather = (_GATHER if rows > 1 else _GATHER_ONE) + _LINE / dtype.itemsize / geometry.spatial_output[-1]
+        passes = _SCATTER if scatters else gather
+        calls = _CALLS + _STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
         seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
         results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
         seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call

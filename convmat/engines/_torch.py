@@ -13,6 +13,9 @@ import numpy as np
 from convmat.engines._base import Cost, Machine
 from convmat.geometry import Array, ConvolutionGeometry
 
+# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
+_CALLS = 20  # NumPy calls that take as long as one of PyTorch's
+
 
 class TorchEngine:
     """Products by ``torch.nn.functional``, with PyTorch's own threads."""
@@ -40,7 +43,7 @@ class TorchEngine:
         flops = float(batch * geometry.flops)
         moved = float(batch * sum(geometry.shape) * dtype.itemsize)
         rate = machine.gemm * machine.workers * 8 / dtype.itemsize
-        return Cost(flops, moved, max(flops / rate, moved / machine.bandwidth) + 20 * machine.call, 0.0, 0.0)
+        return Cost(flops, moved, max(flops / rate, moved / machine.bandwidth) + _CALLS * machine.call, 0.0, 0.0)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry."""

@@ -141,6 +141,13 @@ def check_guarded():
     print("done")
 
 
+def test_the_loop_and_its_estimate_group_as_many_columns():
+    pytest.importorskip("numba")
+    from convmat.engines._csr import loops
+
+    assert csr._GROUP == loops.GROUP
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")
 def test_compiled_loops_stay_within_their_arrays():
     """Every buffer begins or ends at a page that must not be touched; a violation kills the process."""

@@ -1,14 +1,18 @@
 """The engine that multiplies spectra: both ways of multiplying them, and tiles of all kinds, beside the matrix."""
 
 import tracemalloc
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convmat import Convolution, ConvolutionGeometry, convolution_matrix
 from convmat.engines._fft import fft, tiles
-from tests.cases import assert_close, values
+from tests import reference
+from tests.cases import assert_close, cases, many_channels, values
 
 # name: kernel, input, options. Those with more than about 12 channels in each group multiply matrices.
 CASES = {
@@ -94,6 +98,65 @@ def test_tiles_have_all_outputs(name, workers):
         span = (axis.outputs - 1) * axis.stride + 1
         assert step == length - axis.reach > 0
         assert (count - 1) * step < span <= count * step
+
+
+@given(
+    case=st.one_of(cases(most=20_000), many_channels()), dtype=st.sampled_from(["float64", "complex64"]), data=st.data()
+)
+def test_tiles_of_any_length(case, dtype, data):
+    geometry = case.geometry.padded
+    lengths = tuple(axis.reach + data.draw(st.integers(1, 9)) for axis in geometry.axes)
+    spans = [(axis.outputs - 1) * axis.stride + 1 for axis in geometry.axes]
+    counts = tuple(
+        -(-span // (length - axis.reach)) for span, length, axis in zip(spans, lengths, geometry.axes, strict=True)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "_best_tiles", lambda *_: (lengths, counts))
+        plan = fft.engine.prepare(geometry, np.dtype(dtype), data.draw(st.integers(1, 3)))
+    kernel = values(geometry.kernel_shape, dtype)
+    shape = geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel
+    products = fft.engine.bind(plan, kernel.reshape(shape))
+    options = {"stride": geometry.stride, "dilation": geometry.dilation, "padding": [(0, 0)] * len(lengths)}
+    options |= {"groups": geometry.groups, "outputs": geometry.spatial_output}
+    W = reference.matrix(kernel, geometry.input_shape, **options)
+    x = values((2, geometry.in_channels, *geometry.spatial_input), dtype, 1)
+    y = values((2, geometry.out_channels, *geometry.spatial_output), dtype, 2)
+    out, back = np.full_like(y, np.nan), np.full_like(x, np.nan)
+    products.forward(x, out)
+    products.transpose(y, back)
+    for matrix, read, result in ((W, x, out), (W.T, y, back)):
+        scale = np.abs(kernel).sum() * np.abs(read).max()
+        assert_close(result.reshape(2, -1), read.reshape(2, -1) @ matrix.T, scale)
+
+
+@given(
+    sizes=st.tuples(*[st.integers(1, 4)] * 3), length=st.integers(1, 20), cached=st.integers(1, 3000),
+    dtype=st.sampled_from(["complex64", "complex128"]),
+)  # fmt: skip
+def test_products_of_spectra_are_sums_over_terms(sizes, length, cached, dtype):
+    groups, _, terms = sizes
+    spectrum, x = values((*sizes, length), dtype), values((groups, terms, length), dtype, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "_CACHED", cached)
+        patch.setattr("convmat.engines._sums.SINGLE", 2)
+        result = fft._multiply(spectrum, x)
+    assert_close(result, np.einsum("grtf,gtf->grf", spectrum, x), np.abs(spectrum).sum(2).max() * np.abs(x).max())
+
+
+def test_outputs_of_a_tile():
+    geometry = ConvolutionGeometry((3,), (40,), stride=3)
+    plan = replace(tiles.plan_tiles(geometry, np.dtype("float64"), 1), lengths=(10,), tiles=(5,))
+    assert plan.inputs([1]) == (..., slice(8, 18))
+    assert plan.outputs([1]) == ((..., slice(3, 6)), (..., slice(1, 10, 3)))
+    every = [o for tile in range(5) for o in range(100)[plan.outputs([tile])[0][1]]]
+    assert every == list(range(geometry.spatial_output[0]))
+
+
+def test_lengths_have_no_prime_factor_above_5():
+    from scipy.fft import next_fast_len
+
+    for least in (*range(1, 600), 4097, 65537, 10**6 + 3):
+        assert tiles.fast_length(least) == next_fast_len(least, real=True)
 
 
 def test_tiles_of_long_signals_are_long():

@@ -23,6 +23,13 @@ from convmat.matrices import assemble
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
 _SECONDS = 1e-9  # of a thread for a nonzero, about
 _COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
+_GROUP = 4  # columns that the compiled loop multiplies together, as `loops` says, which needs numba
+
+# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
+_FIRST = 0.7  # nanoseconds of a thread for a nonzero and the first column,
+_FURTHER, _BYTE = 0.55, 0.05  # for each further one, and for each byte of its numbers
+_LOOP = 0.75  # of SciPy's time that the compiled loop takes
+_CALLS = 4  # NumPy calls of a product
 
 
 class CSREngine:
@@ -43,14 +50,13 @@ class CSREngine:
     ) -> Cost:
         """Count one pass over the matrix for each product, and one of writing it before the first."""
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
-        # One thread takes about 0.7 ns for a nonzero, and somewhat more for each further column.
-        entries = geometry.nnz * (0.7 + (0.55 + dtype.itemsize / 20) * (batch - 1)) * 1e-9
+        entries = geometry.nnz * (_FIRST + (_FURTHER + _BYTE * dtype.itemsize) * (batch - 1)) * 1e-9
         state = float(matrix)
         if _is_compiled(geometry.nnz):
-            entries *= 0.75
-            state += batch // 4 * 4 * geometry.shape[not transposed] * dtype.itemsize
+            entries *= _LOOP
+            state += batch // _GROUP * _GROUP * geometry.shape[not transposed] * dtype.itemsize
         workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
-        seconds = max(entries, machine.moving(matrix + vectors)) / workers + 4 * machine.call
+        seconds = max(entries, machine.moving(matrix + vectors)) / workers + _CALLS * machine.call
         return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
@@ -155,15 +161,13 @@ def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) ->
     data, columns, index = matrix.data, matrix.shape[1], np.dtype(f"u{matrix.indices.itemsize}")
     interleave = load_loop("csr", "interleave", data.dtype.name)
     multiply_rows = load_loop("csr", "multiply_rows", data.dtype.name, index.name)
-    from convmat.engines._csr.loops import GROUP
-
     arrays = matrix.indptr.view(index), matrix.indices.view(index), data
     scratch = Scratch(data.dtype, 1)
     slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))
 
     def multiply(x: Array, out: Array) -> None:
-        groups = len(x) // GROUP
-        grouped = scratch.take(groups * GROUP * columns)
+        groups = len(x) // _GROUP
+        grouped = scratch.take(groups * _GROUP * columns)
 
         # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
         def interleave_columns(first: int, last: int) -> None:

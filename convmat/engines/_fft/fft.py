@@ -37,7 +37,7 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 Block = tuple[int, ...]  # which array of a batch, and which tile on each axis
 
-# Of the estimate, as in `tiles`.
+# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
 _TRANSFORM_FLOPS = 5  # flops for each complex number and factor of 2 of a transform's size
 _PRODUCT_FLOPS = 8  # flops of a complex multiplication and addition
 _PASSES = 4  # over the spectra of tiles, which either transform and the product read or write

@@ -26,8 +26,8 @@ _MANY = 12  # channels, as the harmonic mean of a group's, above which spectra a
 _SERIAL = 1 << 17  # numbers to transform that are worth another thread, which takes long to wake up
 _CALL = 7500  # operations, of those that `count_operations` counts, in the time of a NumPy call
 
-# Of the estimate, from products measured in 2026-11; `python -m benchmarks.peers --regret` checks them. Operations are for
-# each number of a tile, or of a line, which is what a transform of one axis takes at a time.
+# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
+# Operations are for each number of a tile, or of a line, which is what a transform of one axis takes at a time.
 _LINE = 8  # operations of a line, besides log2(length)
 _ODD = 0.5  # operations for each log2 of a line's odd factors, which take longer
 _LONG_LINE, _LONG = 13, 5  # log2 of the longest line in a first-level cache, and operations for each doubling beyond
