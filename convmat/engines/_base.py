@@ -123,13 +123,13 @@ class Scratch:
     ----------
     dtype : dtype
         Of its elements.
-    pieces : int
+    count : int
         How many arrays are kept, one for each thread of a product; more may be in use at once.
     """
 
-    def __init__(self, dtype: np.dtype[Any], pieces: int) -> None:
+    def __init__(self, dtype: np.dtype[Any], count: int) -> None:
         self._dtype = dtype
-        self._free: deque[Array] = deque(maxlen=pieces)
+        self._free: deque[Array] = deque(maxlen=count)
 
     def take(self, size: int) -> Array:
         """Return an array of so many elements or more, of any values; nobody else has it until it is given back."""

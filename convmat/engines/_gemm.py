@@ -32,16 +32,10 @@ _SERIAL = 1 << 20  # multiplications below which one thread is faster
 _BLAS = 0.85  # of `Machine.gemm` that products of blocks reach
 _COMPLEX = 0.25  # of that in complex numbers, of which a product is four
 _INTEGERS = 1e9  # flops per second in integers, which BLAS does not multiply
-_GATHER, _GATHER_ONE, _SCATTER = (
-    0.6,
-    0.25,
-    4,
-)  # passes over columns: to gather them, for one row of the kernel, or to add them
-_LINE = 64  # bytes that take as long as to begin a line of outputs, which are copied one by one
-_CALLS, _STEP_CALLS = (
-    10,
-    2,
-)  # NumPy calls of a product, and of each step of a block: to copy, to multiply, or to add a tap
+_GATHER, _GATHER_ONE = 0.6, 0.25  # passes over memory for each byte of the columns, and where the kernel is one row
+_SCATTER = 4  # passes to add the columns to what they were gathered from
+_LINE = 64  # bytes that take as long as to begin a line of the columns, which are copied line by line
+_CALLS, _STEP_CALLS = 10, 2  # NumPy calls of a product, and of each step of a block: its product, its copy or a tap
 
 
 class GemmEngine:
@@ -183,17 +177,17 @@ class _Blocks:
 
         def multiply(item: int, low: int, high: int) -> None:
             # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
-            part = kernel[:, low:high].reshape(groups, -1, rows)
+            some = kernel[:, low:high].reshape(groups, -1, rows)
             for first, last in self.ranges:
-                columns = matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
+                columns = matmul(some, y[item, :, :, first:last].reshape(groups, rows, -1))
                 columns = columns.reshape(groups, high - low, len(offsets), last - first, *y.shape[4:])
                 for tap, offset in enumerate(offsets):
                     at: Index = (item, slice(None), slice(low, high), *offset, slice(first, last))
                     windows[at] += columns[:, :, tap]
 
         channels = kernel.shape[1]
-        parts = min(self.workers, channels) if len(y) == 1 else 1
-        cuts = [channels * part // parts for part in range(parts + 1)]
+        count = min(self.workers, channels) if len(y) == 1 else 1
+        cuts = [channels * i // count for i in range(count + 1)]
         self._run(multiply, [(item, *cut) for item in range(len(y)) for cut in pairwise(cuts)])
 
     def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:

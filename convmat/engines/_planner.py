@@ -79,7 +79,7 @@ def plan(
     refuses_values: ValuesRefusal = _unseen,
     local: bool = False,
 ) -> tuple[Estimate, ...]:
-    """Estimate every engine, and choose the one whose product and share of the setup take least.
+    """Estimate every engine, and choose the one whose product takes least, with a thousandth of its setup.
 
     Parameters
     ----------

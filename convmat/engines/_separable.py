@@ -79,8 +79,8 @@ class SeparableEngine:
         steps, plans = plan
         peak, vectors = _factors(kernel)
         axes = []
-        for place, (step, axis_plan) in enumerate(zip(steps, plans, strict=True)):
-            vector = vectors[step.axis] * (peak if place == 0 else 1)
+        for number, (step, axis_plan) in enumerate(zip(steps, plans, strict=True)):
+            vector = vectors[step.axis] * (peak if number == 0 else 1)
             axes.append(taps.engine.bind(axis_plan, vector.reshape(step.geometry.kernel_shape)))
         return SeparableProducts(steps, axes, Scratch(kernel.dtype, _ARRAYS))
 
@@ -164,17 +164,17 @@ def _factors(kernel: Array) -> tuple[Array, list[Array]]:
     channels, lengths = np.arange(len(kernel)), kernel.shape[2:]
     flat = kernel.reshape(len(kernel), -1)
     largest = np.abs(flat).argmax(axis=1)
-    place = np.unravel_index(largest, lengths)
+    position = np.unravel_index(largest, lengths)
     peak = flat[channels, largest][:, None]
     vectors = []
     for axis in range(len(lengths)):
         lines = np.moveaxis(kernel[:, 0], 1 + axis, -1)
-        vectors.append(lines[(channels, *place[:axis], *place[axis + 1 :])] / np.where(peak == 0, 1, peak))
+        vectors.append(lines[(channels, *position[:axis], *position[axis + 1 :])] / np.where(peak == 0, 1, peak))
     return peak, vectors
 
 
 def _residual(kernel: Array) -> float:
-    """Return the share of a kernel (C, 1, *k) that the product of its factors leaves, of the channel where it is most."""
+    """Return Σ|kernel − product of its factors| / Σ|kernel| of a kernel (C, 1, *k), for the channel where it is most."""
     peak, vectors = _factors(kernel)
     outer = peak
     for vector in vectors:

@@ -3,11 +3,11 @@
 from math import prod
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 
 from convmat.engines import _gemm as gemm
 from tests import reference
-from tests.cases import cases, values
+from tests.cases import Case, cases, values
 
 
 def matrix(geometry, kernel):
@@ -16,6 +16,7 @@ def matrix(geometry, kernel):
 
 
 @given(case=cases(truncated=True, most=20_000))
+@example(Case((8, 8), (12, 12), (1, 1), ((0, 0), (0, 0)), (1, 1)))  # 19² inputs of the dual, for 12² of the transpose
 def test_the_matrix_of_the_dual_is_the_transpose(case):
     geometry = case.geometry.padded
     dual, axes = gemm._dual(geometry), geometry.axes

@@ -92,17 +92,18 @@ class CSRProducts:
             multiply = self._product(matrix)
 
             def multiply_and_add(x: Array, out: Array) -> None:
-                parts = np.empty((len(x), matrix.shape[0]), out.dtype)
-                multiply(x, parts)
-                quietly(np.add.reduceat, parts, starts, axis=1, out=out)
+                sums = np.empty((len(x), matrix.shape[0]), out.dtype)
+                multiply(x, sums)
+                quietly(np.add.reduceat, sums, starts, axis=1, out=out)
 
             return multiply_and_add
         return self._product(matrix)
 
     def _product(self, matrix: Any) -> Callable[[Array, Array], None]:
+        """Return the product in blocks of rows with about equal numbers of nonzeros."""
         tasks = max(1, matrix.nnz // _SERIAL)
-        pieces = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
-        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
+        blocks = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
+        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * i // blocks for i in range(blocks + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
         arguments = matrix, list(pairwise(cuts)), self._workers
         if _is_compiled(matrix.nnz):
@@ -112,13 +113,16 @@ class CSRProducts:
 
 
 def _split_rows(matrix: Any) -> tuple[Any, Array]:
-    """Return a matrix whose rows are parts of another's, of not too many terms each, and the first part of each row."""
+    """Return a matrix whose rows are segments of another's, of not too many terms each, and the first segment of each row.
+
+    A row of 5 nonzeros from 7 on, of which 2 may be added up, has 3 segments. They begin at 7 + 5·(0, 1, 2) // 3 = 7, 8, 10.
+    """
     lengths = np.diff(matrix.indptr).astype(np.int64)
-    parts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))
-    ends = parts.cumsum()
-    starts = ends - parts
-    number = np.arange(ends[-1]) - np.repeat(starts, parts)
-    begins = np.repeat(matrix.indptr[:-1], parts) + np.repeat(lengths, parts) * number // np.repeat(parts, parts)
+    counts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))  # of segments
+    ends = counts.cumsum()
+    starts = ends - counts
+    number = np.arange(ends[-1]) - np.repeat(starts, counts)  # of a segment in its row
+    begins = np.repeat(matrix.indptr[:-1], counts) + np.repeat(lengths, counts) * number // np.repeat(counts, counts)
     indptr = np.append(begins, matrix.indptr[-1]).astype(matrix.indptr.dtype)
     split = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(indptr.size - 1, matrix.shape[1]))
     split.has_canonical_format = True
@@ -163,7 +167,7 @@ def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) ->
     multiply_rows = load_loop("csr", "multiply_rows", data.dtype.name, index.name)
     arrays = matrix.indptr.view(index), matrix.indices.view(index), data
     scratch = Scratch(data.dtype, 1)
-    slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))
+    slices = list(pairwise(columns * i // len(cuts) for i in range(len(cuts) + 1)))
 
     def multiply(x: Array, out: Array) -> None:
         groups = len(x) // _GROUP

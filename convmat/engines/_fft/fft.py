@@ -161,14 +161,14 @@ class _Overlap(ABC):
             ((item, *tile),) = blocks
             return self.source[item : item + 1][self.plan.inputs(tile)]
         tiles = np.zeros((len(blocks), self.source.shape[1], *self.plan.lengths), self.source.dtype)
-        self._share(self.read, blocks, tiles, threads)
+        self._copy(self.read, blocks, tiles, threads)
         return tiles
 
     def scatter(self, blocks: Sequence[Block], results: Array, threads: int) -> None:
         """Write the results (n, C, *lengths) of tiles."""
-        self._share(self.write, blocks, results, threads)
+        self._copy(self.write, blocks, results, threads)
 
-    def _share(
+    def _copy(
         self, copy: Callable[[slice, Block, Array], None], blocks: Sequence[Block], tiles: Array, threads: int
     ) -> None:
         """Copy all channels, which threads share where there are many: they have no number in common."""

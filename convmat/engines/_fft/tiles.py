@@ -36,7 +36,7 @@ _PRODUCT = 8  # operations of a complex multiplication and addition, of half the
 _ONE_CALL, _TERM_CALLS = 20, 2  # NumPy calls of a tile, and for each term of a sum
 _MATRIX_PRODUCT, _THIN = 0.65, 26  # operations for each pair of channels, and what few channels add, divided by them
 _READ = 5  # operations for each pair, to read the kernel's spectrum once
-_COPIED = 1.8  # share of a transform with the copies from the inputs and to the outputs
+_COPIED = 1.8  # × a transform, with the copies from the inputs and to the outputs
 _STEP_CALLS, _SHARED_STEP_CALLS = (
     20,
     100,
