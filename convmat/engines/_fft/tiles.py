@@ -24,6 +24,7 @@ _TILE = 12 << 20  # bytes of a tile's channels in and out at most, in double pre
 _TOGETHER = 24 << 20  # bytes of tiles that share the kernel's spectrum at least; as many as that has if it is larger
 _MANY = 12  # channels, as the harmonic mean of a group's, above which spectra are multiplied as matrices
 _SERIAL = 1 << 17  # numbers to transform that are worth another thread, which takes long to wake up
+_PAIRS = 8  # pairs of channels whose products take as long as the transform of one channel
 _CALL = 7500  # operations, of those that `count_operations` counts, in the time of a NumPy call
 
 # Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
@@ -134,7 +135,9 @@ def _tile_lengths(axis: Axis) -> Iterator[tuple[int, int]]:
     """Yield what there is to choose from on an axis: a length, and how many tiles of it give all outputs."""
     span = (axis.outputs - 1) * axis.stride + 1  # outputs at stride 1
     tiles, needed = 1, span + axis.reach
+    # Steps below 8, or a quarter of the reach, would compute the same positions many times.
     while tiles == 1 or needed - axis.reach >= max(8, axis.reach // 4):
+        # Multiples of 16 may be faster than the next length: they have fewer odd factors.
         length = min(fast_length(needed), 16 * fast_length(ceil(needed / 16)), key=lambda n: n * _line(n))
         yield length, ceil(span / (length - axis.reach))
         tiles += 1 << max(0, tiles.bit_length() - 2)  # 1, 2, 3, 4, 6, 8, 12, 16, …
@@ -175,7 +178,7 @@ def _line(length: int) -> float:
 
 def _work(geometry: ConvolutionGeometry, lengths: tuple[int, ...]) -> int:
     """Return the numbers of a tile to transform, and so many more as their products take."""
-    return prod(lengths) * (geometry.in_channels + geometry.out_channels + count_pairs(geometry) // 8)
+    return prod(lengths) * (geometry.in_channels + geometry.out_channels + count_pairs(geometry) // _PAIRS)
 
 
 def count_pairs(geometry: ConvolutionGeometry) -> int:
