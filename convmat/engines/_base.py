@@ -24,8 +24,6 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 T = TypeVar("T")
 
-SPREADS = "one input reaches outputs that do not read it, which local=True rules out"
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -204,7 +202,7 @@ def find_refusal(
     """Return why an engine cannot compute products of a dtype with W, or None; the kernel is looked at last."""
     refusal = engine.refuses(own_geometry(engine, geometry), dtype)
     if refusal is None and local and not engine.local:
-        refusal = SPREADS
+        refusal = "one input reaches outputs that do not read it, which local=True rules out"
     if refusal is None and isinstance(engine, SelectiveEngine):
         refusal = refuses_values(engine)
     return refusal
