@@ -4,8 +4,8 @@ An engine knows neither dtypes' rules nor batches' layouts nor conjugation; the 
 geometry whose padding it does itself: the operator's own where the padding mode is among `Engine.pads`, else that of the
 convolution V of the padded input, without padding.
 
-What an engine's estimate counts with stands at the head of its module, under "Of the estimate": each constant with its unit
-and meaning. These are of 2026-11, from times of products on one machine, and no script fits them.
+What an engine's estimate counts with stands in `_Estimate` at the head of its module: each constant with its unit and
+meaning. They are of 2026-11, from times of products on one machine, and no script fits them.
 `python -m benchmarks.peers --regret` measures how near the estimates are.
 """
 

@@ -28,14 +28,17 @@ _BLOCK = 1 << 19  # bytes of a block of columns, for about half of a second-leve
 _MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three more
 _SERIAL = 1 << 20  # multiplications below which one thread is faster
 
-# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
-_BLAS = 0.85  # of `Machine.gemm` that products of blocks reach
-_COMPLEX = 0.25  # of that in complex numbers, of which a product is four
-_INTEGERS = 1e9  # flops per second in integers, which BLAS does not multiply
-_GATHER, _GATHER_ONE = 0.6, 0.25  # passes over memory for each byte of the columns, and where the kernel is one row
-_SCATTER = 4  # passes to add the columns to what they were gathered from
-_LINE = 64  # bytes that take as long as to begin a line of the columns, which are copied line by line
-_CALLS, _STEP_CALLS = 10, 2  # NumPy calls of a product, and of each step of a block: its product, its copy or a tap
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    BLAS = 0.85  # of `Machine.gemm` that products of blocks reach
+    COMPLEX = 0.25  # of that in complex numbers, of which a product is four
+    INTEGERS = 1e9  # flops per second in integers, which BLAS does not multiply
+    GATHER, GATHER_ONE = 0.6, 0.25  # passes over memory for each byte of the columns, and where the kernel is one row
+    SCATTER = 4  # passes to add the columns to what they were gathered from
+    LINE = 64  # bytes that take as long as to begin a line of the columns, which are copied line by line
+    CALLS, STEP_CALLS = 10, 2  # NumPy calls of a product, and of each step of a block: its product, its copy or a tap
 
 
 class GemmEngine:
@@ -69,12 +72,14 @@ class GemmEngine:
         rows = geometry.out_channels // geometry.groups
         columns = float(batch * outputs * geometry.in_channels * offsets * dtype.itemsize)
         flops = 2.0 * columns / dtype.itemsize * rows
-        rate = _INTEGERS if dtype.kind in "iu" else _BLAS * machine.gemm * 8 / dtype.itemsize
-        rate *= _COMPLEX if dtype.kind == "c" else 1
+        rate = _Estimate.INTEGERS if dtype.kind in "iu" else _Estimate.BLAS * machine.gemm * 8 / dtype.itemsize
+        rate *= _Estimate.COMPLEX if dtype.kind == "c" else 1
         # A product with one row reads the columns only once. Threads share the arithmetic.
-        gather = (_GATHER if rows > 1 else _GATHER_ONE) + _LINE / dtype.itemsize / geometry.spatial_output[-1]
-        passes = _SCATTER if scatters else gather
-        calls = _CALLS + _STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
+        passes = _Estimate.GATHER if rows > 1 else _Estimate.GATHER_ONE
+        passes += _Estimate.LINE / dtype.itemsize / geometry.spatial_output[-1]
+        if scatters:
+            passes = _Estimate.SCATTER
+        calls = _Estimate.CALLS + _Estimate.STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
         seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
         results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
         seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call

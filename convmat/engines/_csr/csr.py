@@ -25,11 +25,14 @@ _SECONDS = 1e-9  # of a thread for a nonzero, about
 _COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
 _GROUP = 4  # columns that the compiled loop multiplies together, as `loops` says, which needs numba
 
-# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
-_FIRST = 0.7  # nanoseconds of a thread for a nonzero and the first column,
-_FURTHER, _BYTE = 0.55, 0.05  # for each further one, and for each byte of its numbers
-_LOOP = 0.75  # of SciPy's time that the compiled loop takes
-_CALLS = 4  # NumPy calls of a product
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    FIRST = 0.7  # nanoseconds of a thread for a nonzero and the first column,
+    FURTHER, BYTE = 0.55, 0.05  # for each further one, and for each byte of its numbers
+    LOOP = 0.75  # of SciPy's time that the compiled loop takes
+    CALLS = 4  # NumPy calls of a product
 
 
 class CSREngine:
@@ -50,13 +53,14 @@ class CSREngine:
     ) -> Cost:
         """Count one pass over the matrix for each product, and one of writing it before the first."""
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
-        entries = geometry.nnz * (_FIRST + (_FURTHER + _BYTE * dtype.itemsize) * (batch - 1)) * 1e-9
+        nanoseconds = _Estimate.FIRST + (_Estimate.FURTHER + _Estimate.BYTE * dtype.itemsize) * (batch - 1)
+        entries = geometry.nnz * nanoseconds * 1e-9
         state = float(matrix)
         if _is_compiled(geometry.nnz):
-            entries *= _LOOP
+            entries *= _Estimate.LOOP
             state += batch // _GROUP * _GROUP * geometry.shape[not transposed] * dtype.itemsize
         workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
-        seconds = max(entries, machine.moving(matrix + vectors)) / workers + _CALLS * machine.call
+        seconds = max(entries, machine.moving(matrix + vectors)) / workers + _Estimate.CALLS * machine.call
         return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:

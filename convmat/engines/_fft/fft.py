@@ -37,12 +37,15 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 Block = tuple[int, ...]  # which array of a batch, and which tile on each axis
 
-# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
-_TRANSFORM_FLOPS = 5  # flops for each complex number and factor of 2 of a transform's size
-_PRODUCT_FLOPS = 8  # flops of a complex multiplication and addition
-_PASSES = 4  # over the spectra of tiles, which either transform and the product read or write
-_KERNEL_PASSES = 2  # over the kernel's spectrum, each time that it is read
-_PRECISION = 0.75  # power of 8 / bytes of a real number with which the rate of transforms grows
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    TRANSFORM_FLOPS = 5  # flops for each complex number and factor of 2 of a transform's size
+    PRODUCT_FLOPS = 8  # flops of a complex multiplication and addition
+    PASSES = 4  # over the spectra of tiles, which either transform and the product read or write
+    KERNEL_PASSES = 2  # over the kernel's spectrum, each time that it is read
+    PRECISION = 0.75  # power of 8 / bytes of a real number with which the rate of transforms grows
 
 
 class FFTEngine:
@@ -68,11 +71,11 @@ class FFTEngine:
         size, count = prod(plan.lengths), batch * prod(plan.tiles)
         kept = 1 if dtype.kind == "c" else 0.5  # of a spectrum's frequencies
         planes, pairs = geometry.in_channels + geometry.out_channels, count_pairs(geometry)
-        transforms = _TRANSFORM_FLOPS * size * log2(max(2, size)) * planes * kept
-        products = _PRODUCT_FLOPS * size * kept * pairs
+        transforms = _Estimate.TRANSFORM_FLOPS * size * log2(max(2, size)) * planes * kept
+        products = _Estimate.PRODUCT_FLOPS * size * kept * pairs
         reads = ceil(count / plan.together)
-        moved = plan.plane * (_PASSES * count * planes + _KERNEL_PASSES * reads * pairs)
-        rate = machine.fft * (8 / np.finfo(dtype).dtype.itemsize) ** _PRECISION
+        moved = plan.plane * (_Estimate.PASSES * count * planes + _Estimate.KERNEL_PASSES * reads * pairs)
+        rate = machine.fft * (8 / np.finfo(dtype).dtype.itemsize) ** _Estimate.PRECISION
         operations, calls = count_operations(geometry, plan.lengths, plan.tiles, batch, machine.workers)
         seconds = 2 * kept * operations / rate + calls * machine.call  # operations are those of real numbers
         setup = transforms * pairs / planes / rate

@@ -24,25 +24,28 @@ _TILE = 12 << 20  # bytes of a tile's channels in and out at most, in double pre
 _TOGETHER = 24 << 20  # bytes of tiles that share the kernel's spectrum at least; as many as that has if it is larger
 _MANY = 12  # channels, as the harmonic mean of a group's, above which spectra are multiplied as matrices
 _SERIAL = 1 << 17  # numbers to transform that are worth another thread, which takes long to wake up
-_PAIRS = 8  # pairs of channels whose products take as long as the transform of one channel
 _CALL = 7500  # operations, of those that `count_operations` counts, in the time of a NumPy call
 
-# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
-# Operations are for each number of a tile, or of a line, which is what a transform of one axis takes at a time.
-_LINE = 8  # operations of a line, besides log2(length)
-_ODD = 0.5  # operations for each log2 of a line's odd factors, which take longer
-_LONG_LINE, _LONG = 13, 5  # log2 of the longest line in a first-level cache, and operations for each doubling beyond
-_LARGE_PLANE, _LARGE = 17, 20  # log2 of the largest channel of a tile in a second-level cache, and the same
-_PRODUCT = 8  # operations of a complex multiplication and addition, of half the frequencies
-_ONE_CALL, _TERM_CALLS = 20, 2  # NumPy calls of a tile, and for each term of a sum
-_MATRIX_PRODUCT, _THIN = 0.65, 26  # operations for each pair of channels, and what few channels add, divided by them
-_READ = 5  # operations for each pair, to read the kernel's spectrum once
-_COPIED = 1.8  # × a transform, with the copies from the inputs and to the outputs
-_STEP_CALLS, _SHARED_STEP_CALLS = (
-    20,
-    100,
-)  # calls to multiply tiles together, of one thread, or as other threads wake up
-_COPY_CALLS = 4  # calls to copy a tile
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
+
+    Operations are for each number of a tile, or of a line, which is what a transform of one axis takes at a time.
+    """
+
+    LINE = 8  # operations of a line, besides log2(length)
+    ODD = 0.5  # operations for each log2 of a line's odd factors, which take longer
+    LONG_LINE, LONG = 13, 5  # log2 of the longest line in a first-level cache, and operations for each doubling beyond
+    LARGE_PLANE, LARGE = 17, 20  # log2 of the largest channel of a tile in a second-level cache, and the same
+    PRODUCT = 8  # operations of a complex multiplication and addition, of half the frequencies
+    ONE_CALL, TERM_CALLS = 20, 2  # NumPy calls of a tile, and for each term of a sum
+    MATRIX_PRODUCT, THIN = 0.65, 26  # operations for each pair of channels, and what few channels add, divided by them
+    READ = 5  # operations for each pair, to read the kernel's spectrum once
+    COPIED = 1.8  # × a transform, with the copies from the inputs and to the outputs
+    STEP_CALLS = 20  # calls to multiply tiles together
+    SHARED_STEP_CALLS = 100  # the same, as other threads wake up
+    COPY_CALLS = 4  # calls to copy a tile
+    PAIRS = 8  # pairs of channels whose products take as long as the transform of one channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +153,22 @@ def count_operations(
     """Return operations of one of the threads, a few for each number and step of a transform, and NumPy calls."""
     size, blocks = prod(lengths), batch * prod(tiles)
     planes, pairs = geometry.in_channels + geometry.out_channels, count_pairs(geometry)
-    transforms = planes * (sum(map(_line, lengths)) + _LARGE * max(0.0, log2(size) - _LARGE_PLANE))
+    transforms = planes * (sum(map(_line, lengths)) + _Estimate.LARGE * max(0.0, log2(size) - _Estimate.LARGE_PLANE))
     workers = workers if blocks * _work(geometry, lengths) > _SERIAL else 1
     shared = (1 + workers) / 2  # transforms gain less from threads than all else
     if _mean_channels(geometry) > _MANY:
         reads = ceil(blocks / _count_together(geometry, _spectrum_bytes(lengths, np.dtype(np.float64))))
-        each = _MATRIX_PRODUCT + _THIN / _mean_channels(geometry)
-        calls = (_SHARED_STEP_CALLS if workers > 1 else _STEP_CALLS) * reads + _COPY_CALLS * blocks
-        products = (blocks * each + _READ * reads) * pairs / workers
-        return size * (_COPIED * blocks * transforms / shared + products), calls
-    products = _PRODUCT * pairs * (1 + 2 / lengths[-1])  # of half the last axis' frequencies, and the one in the middle
+        each = _Estimate.MATRIX_PRODUCT + _Estimate.THIN / _mean_channels(geometry)
+        step_calls = _Estimate.SHARED_STEP_CALLS if workers > 1 else _Estimate.STEP_CALLS
+        calls = step_calls * reads + _Estimate.COPY_CALLS * blocks
+        products = (blocks * each + _Estimate.READ * reads) * pairs / workers
+        return size * (_Estimate.COPIED * blocks * transforms / shared + products), calls
+    # Real numbers have half the last axis' frequencies, and the one in the middle.
+    products = _Estimate.PRODUCT * pairs * (1 + 2 / lengths[-1])
     rows, terms = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
     several_rows, several_groups = count_at_once(rows, geometry.groups, 8 * size)
     sums = ceil(rows / several_rows) * ceil(geometry.groups / several_groups)
-    calls = blocks * (_ONE_CALL + _TERM_CALLS * terms * sums)
+    calls = blocks * (_Estimate.ONE_CALL + _Estimate.TERM_CALLS * terms * sums)
     if blocks == 1:  # threads share its transforms, where those are more than one line
         return size * (transforms / (shared if planes > 2 or len(lengths) > 1 else 1) + products), calls
     # Threads that wake up late or have fewer tiles cost some of a tile.
@@ -173,12 +178,13 @@ def count_operations(
 def _line(length: int) -> float:
     """Return the operations for each number of a line: odd factors take longer, and so do lines that leave a cache."""
     odd = length // (length & -length)
-    return _LINE + log2(length) + _ODD * log2(odd) + _LONG * max(0.0, log2(length) - _LONG_LINE)
+    beyond = max(0.0, log2(length) - _Estimate.LONG_LINE)
+    return _Estimate.LINE + log2(length) + _Estimate.ODD * log2(odd) + _Estimate.LONG * beyond
 
 
 def _work(geometry: ConvolutionGeometry, lengths: tuple[int, ...]) -> int:
     """Return the numbers of a tile to transform, and so many more as their products take."""
-    return prod(lengths) * (geometry.in_channels + geometry.out_channels + count_pairs(geometry) // _PAIRS)
+    return prod(lengths) * (geometry.in_channels + geometry.out_channels + count_pairs(geometry) // _Estimate.PAIRS)
 
 
 def count_pairs(geometry: ConvolutionGeometry) -> int:

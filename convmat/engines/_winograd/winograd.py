@@ -46,14 +46,17 @@ _RESULTS = 64  # channels of products that are transformed back together, before
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
 _PRODUCTS = 16  # of a tile and a pair of channels
 _VECTOR = 64  # bytes of the widest vector
-_WORK = 4e11  # flops per second of a thread, times the bytes of a number, about
 
-# Of the estimate, 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time.
-_TILES = 1.5  # × `Machine.gemm`, the rate of the matrix products in registers
-_CACHE_SPEED = 8  # × `Machine.bandwidth`, at which transformed tiles move in a cache
-_TRANSFORM = 8  # passes over the weights to transform the kernel
-_TABLES = 1e-3  # seconds to build the tables
-_CALLS = 4  # NumPy calls of a product
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    TILES = 1.5  # × `Machine.gemm`, the rate of the matrix products in registers
+    CACHE_SPEED = 8  # × `Machine.bandwidth`, at which transformed tiles move in a cache
+    TRANSFORM = 8  # passes over the weights to transform the kernel
+    TABLES = 1e-3  # seconds to build the tables
+    CALLS = 4  # NumPy calls of a product
+    WORK = 4e11  # flops per second of a thread, times the bytes of a number, about
 
 
 class WinogradEngine:
@@ -91,12 +94,13 @@ class WinogradEngine:
         cached = 2.0 * _PRODUCTS * _VECTOR * rows
         state = float(_PRODUCTS) * pairs * dtype.itemsize
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
-        rate = _TILES * machine.gemm * 8 / dtype.itemsize
-        moving = cached / (_CACHE_SPEED * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
+        rate = _Estimate.TILES * machine.gemm * 8 / dtype.itemsize
+        moving = cached / (_Estimate.CACHE_SPEED * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
         single = flops / rate + moving
-        seconds = _CALLS * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        shared = single if single < _SERIAL else _SERIAL / 2 + single / machine.workers
+        seconds = _Estimate.CALLS * machine.call + shared
         loading = seconds_to_load("winograd", "run_tasks", dtype.name) if machine.loading is None else machine.loading
-        setup = _TABLES + _TRANSFORM * state / machine.bandwidth + loading
+        setup = _Estimate.TABLES + _Estimate.TRANSFORM * state / machine.bandwidth + loading
         vector_bytes = _PRODUCTS * _VECTOR * (channels[0] + min(channels[1], _RESULTS))
         scratch = machine.workers * max(_CACHE, channels[1] // (8 * lanes) * vector_bytes)
         return Cost(flops, moved + state, seconds, setup, state + min(scratch, _SCRATCH))
@@ -153,7 +157,7 @@ class WinogradPlan:
         offsets = np.arange(sources, dtype=np.int64) * (length * itemsize)
         tables = np.array(sizes, np.int64), np.array(addresses, np.int64), offsets, np.array([sources], np.int64)
         scratch = _PRODUCTS * (source_distance + result_distance) + lanes  # which may have to be skipped for alignment
-        work = 2 * _PRODUCTS * prod(grid) * sources * results * geometry.groups * itemsize / _WORK
+        work = 2 * _PRODUCTS * prod(grid) * sources * results * geometry.groups * itemsize / _Estimate.WORK
         return Direction(
             tables, run_tasks, self.dtype, geometry.groups, prod(grid), lanes, length // lanes, rows, blocks, scratch,
             work, self.workers,
