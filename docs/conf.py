@@ -14,8 +14,8 @@ ROOT = DOCS.parent
 
 sys.path.insert(0, str(DOCS / "_ext"))
 
-# One style for the figures of notebooks and gallery; notebook kernels inherit it. A backend that the shell asks for would
-# keep the kernels from showing figures.
+# One style for the figures of notebooks and gallery; notebook kernels inherit it. A backend from the shell's environment
+# would keep the kernels from showing figures.
 os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
 os.environ.pop("MPLBACKEND", None)
 
@@ -46,7 +46,7 @@ exclude_patterns = [
 templates_path = ["_templates"]
 nitpicky = False
 
-# What executed pages depend on besides their own source: a change of any of it executes them anew.
+# Executed pages depend on these files besides their own source. A change of one of them executes all pages again.
 executed_with = hashlib.sha256(sys.version.encode())
 for pattern in (
     "convmat/**/*.py",
@@ -140,16 +140,16 @@ def setup(app):
     """Connect what has no option of its own."""
 
     def place_cache(app, config):
-        """Keep what was executed beside the output folder, under the state that it was executed with."""
+        """Keep the executed notebooks beside the output folder, in a folder named after the state of their sources."""
         if not config.nb_execution_cache_path:
             config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / digest)
 
     def escape_shapes(app, what, name, thing, options, lines):
-        """Keep the star of a shape (..., *input_shape) from beginning an emphasis."""
+        """Escape the star of a shape (..., *input_shape), which would begin an emphasis."""
         lines[:] = [line.replace("(..., *", r"(..., \*") for line in lines]
 
     def sign_classes(app, what, name, thing, options, signature, returns):
-        """Give the signature of a class's own constructor, where a class above it in SciPy hides that."""
+        """Return the signature of a class's own constructor, which a base class of SciPy hides."""
         if what != "class" or not signature or "*args" not in signature:
             return None
         _, *parameters = inspect.signature(thing.__init__).parameters.values()
@@ -157,7 +157,7 @@ def setup(app):
         return str(inspect.Signature(bare)), returns
 
     def note_examples(app, exception):
-        """Remember the state that the gallery's examples were executed with."""
+        """Remember the state of the sources with which the gallery's examples were executed."""
         if exception is None and ran_with.parent.is_dir() and str(app.config.plot_gallery) in ("True", "1"):
             ran_with.write_text(digest, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The machine that products run on: threads, forks, memory, and the state of floating point."""
+"""The machine that products run on: threads, forks, memory, and floating-point errors."""
 
 from convmat._runtime.forks import lazy, new_lock, undisturbed
 from convmat._runtime.memory import available_memory, check_memory, memory_limit

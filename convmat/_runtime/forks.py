@@ -1,17 +1,17 @@
-"""Locks that a forked child can go on with.
+"""Locks that do not block a forked child.
 
-A forked child has one thread, the one that forked. What another thread of its parent held stays held in the child, and
-nobody is there to give it back. There are two answers to that:
+A forked child has one thread, the one that forked. A lock that another thread of the parent held stays locked in the child,
+where no thread can release it. There are two remedies:
 
-- `new_lock` is for a lock that guards data of this package. Such data are whole between any two of Python's steps, so that
-  the child only needs the lock free: what the other thread was making, the child makes anew.
-- `undisturbed` is for calls into libraries that have locks of their own (BLAS, Fourier transforms, compilers, imports).
-  Nobody else can free those in the child. So a fork waits until no other thread is inside such a call.
+- `new_lock` makes a lock that guards data of this package. These data are consistent between any two of Python's steps, so
+  the child may free the lock. What the other thread was making, the child makes again.
+- `undisturbed` guards calls into libraries that have locks of their own (BLAS, Fourier transforms, compilers, imports). The
+  child could not free those. So a fork waits until no other thread is inside such a call.
 """
 
 from __future__ import annotations
 
-import logging  # noqa: F401 - before a fork hooks run backwards: what we wait for may log, and logging locks itself
+import logging  # noqa: F401 - hooks before a fork run backwards: ours runs before logging's, as what we wait for may log
 import os
 import threading
 from functools import cached_property
@@ -23,10 +23,10 @@ from weakref import WeakSet
 T = TypeVar("T")
 
 _locks: WeakSet[Any] = WeakSet()
-_gates: WeakSet[Any] = WeakSet()  # one for each thread that has ever been inside
-_closed: list[Any] = []  # the gates that the thread which forks holds meanwhile
-_PATIENCE = 60  # seconds that a fork waits at most: another library may hold what we wait for while it forks
-_forking = Lock()  # held from the first gate that is closed to the last one that is opened
+_gates: WeakSet[Any] = WeakSet()  # one lock for each thread that has used `undisturbed`; the thread holds it inside
+_closed: list[Any] = []  # the gates that the forking thread holds during the fork
+_PATIENCE = 60  # seconds that a fork waits at most: the forking thread may hold a lock that such a call waits for
+_forking = Lock()  # held from closing the first gate to opening the last
 _thread = threading.local()
 
 
@@ -38,10 +38,10 @@ def new_lock() -> Any:
 
 
 def undisturbed() -> Any:
-    """Return a context in which no other thread forks this process: a fork waits until it is left.
+    """Return a context in which no other thread forks this process: a fork waits for its end.
 
-    It must be left soon, and nothing may be waited for inside that another thread of this package has to do. It is a lock
-    implemented in C, so that an interrupt cannot come between its being acquired and the block that it guards.
+    The block must be short, and must not wait for another thread of this package. The context is a lock implemented in C, so
+    no interrupt can come between its acquisition and the block.
     """
     try:
         return _thread.gate
@@ -54,14 +54,14 @@ def undisturbed() -> Any:
 
 
 class lazy(cached_property[T]):
-    """A property that is computed when it is first used; two threads may compute it twice.
+    """A property that is computed on first use; two threads may compute it twice.
 
-    Until Python 3.11, `functools.cached_property` holds a lock meanwhile, one for all instances, which a forked child could
-    not free.
+    Up to Python 3.11, `functools.cached_property` holds one lock for all instances during the computation. A forked child
+    could not free it.
     """
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> T:  # type: ignore[override]
-        """Return the value, and keep it where the next look finds it first."""
+        """Return the value, and store it in the instance, where the next access finds it."""
         if instance is None:
             return self  # type: ignore[return-value]
         value: T = self.func(instance)
@@ -78,7 +78,7 @@ def _close_gates() -> None:
 
 
 def _open_gates() -> None:
-    # An interrupt in between is reported by Python and goes no further: then some of this is not held.
+    # Python reports an interrupt in a fork hook and ignores it. After one in `_close_gates`, some gates are not held.
     for gate in _closed:
         try:
             gate.release()
@@ -92,7 +92,7 @@ def _open_gates() -> None:
 def _start_child() -> None:
     _open_gates()
     for lock in _locks:
-        # Anew, whether it says that it is locked or not: between a thread's having it and its saying so, others may fork.
+        # Reset every lock, even one that says it is free: a fork may come after a thread has it and before it says so.
         lock._at_fork_reinit()
 
 

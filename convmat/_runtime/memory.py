@@ -1,4 +1,4 @@
-"""The memory that this process may still take, and what is said of a result that needs more."""
+"""The memory that this process may still allocate, and the error for a result that needs more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from convmat._messages import scaled
 
 _MACHINE, _STATUS = Path("/proc/meminfo"), Path("/proc/self/statm")
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-_UNCHECKED = 1 << 24  # bytes that are taken without a look: reading the figures costs more than such an array
-_PARTS, _MOMENT = 32, 0.5  # what is less than one of so many parts is not looked at anew for so many seconds
-_last = [(0.0, 0)]  # when it was looked last, and what was available
+_UNCHECKED = 1 << 24  # bytes that are not checked: reading the limits costs more than writing such an array
+_PARTS, _MOMENT = 32, 0.5  # less than 1/32 of the memory available in the last 0.5 s passes without another reading
+_last = [(0.0, 0)]  # the time of the last reading, and the bytes that were available
 _VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 _VERSION_2 = "memory.max", "memory.current", "inactive_file"
 
@@ -23,25 +23,25 @@ _VERSION_2 = "memory.max", "memory.current", "inactive_file"
 def check_memory(
     what: Callable[[], str], nbytes: int, instead: str, available: Callable[[], int] | None = None, place: str = ""
 ) -> None:
-    """Raise for what needs more memory than is available: under overcommit, allocating it would succeed.
+    """Raise if a result needs more memory than is available. Under overcommit, allocating it would succeed.
 
     Parameters
     ----------
     what : callable
-        Returns what needs it, and a verb.
+        Returns the beginning of the message: the result and a verb, as in "the matrix needs".
     nbytes : int
-        How much it needs.
+        The bytes that it needs.
     instead : str
-        What can be done instead.
+        The end of the message: what the user can do instead.
     available : callable, optional
-        Returns the bytes that are available; the host's by default.
+        Returns the available bytes; those of the host by default.
     place : str
-        Where they are, for messages.
+        Where the memory is, for the message.
 
     Raises
     ------
     MemoryError
-        If there is less.
+        If fewer bytes are available.
     """
     if nbytes <= _UNCHECKED or (not available and _is_little(nbytes)):
         return
@@ -56,25 +56,25 @@ def check_memory(
 
 
 def _is_little(nbytes: int) -> bool:
-    """Tell whether so many bytes are little of what there was a moment ago: a look takes as long as writing some MB."""
+    """Tell whether the bytes are few compared with a recent reading. A new reading takes as long as writing some MB."""
     when, limit = _last[0]
     return nbytes * _PARTS < limit and monotonic() - when < _MOMENT
 
 
 def available_memory() -> int:
-    """Return the bytes that this process may take now without swapping: the least that any limit leaves."""
+    """Return the bytes that this process may allocate now without swapping: the least that any limit leaves."""
     limits = [*_machine(), *_control_groups(), *_address_space()]
     return max(0, min(limits, default=2**63 - 1))
 
 
 @cache
 def memory_limit() -> int:
-    """Return the bytes that were available when this was first asked, so that all plans of a process count alike."""
+    """Return the bytes that were available at the first call, so that all plans of a process use one number."""
     return available_memory()
 
 
 def _machine() -> Iterator[int]:
-    """Yield what the machine has left, or, where it does not tell, all its memory."""
+    """Yield the machine's available memory, or all its memory if the system does not tell."""
     figures = _figures(_MACHINE)
     if "MemAvailable" in figures:
         yield figures["MemAvailable"] << 10
@@ -83,7 +83,7 @@ def _machine() -> Iterator[int]:
 
 
 def _control_groups() -> Iterator[int]:
-    """Yield what the process' control groups have left, from its own up to the root; what only caches files is free."""
+    """Yield what each control group of the process leaves, from its own up to the root; cached files count as free."""
     with suppress(OSError):
         for line in _OWN_GROUPS.read_text().splitlines():
             _, controllers, own = line.split(":", 2)
@@ -103,7 +103,7 @@ def _control_groups() -> Iterator[int]:
 
 
 def _address_space() -> Iterator[int]:
-    """Yield what a limit of the process' address space leaves, which is not the memory that it uses."""
+    """Yield what a limit of the process' address space leaves; mapped memory counts, used or not."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -113,14 +113,14 @@ def _address_space() -> Iterator[int]:
 
 
 def _number(file: Path) -> int | None:
-    """Return the number that a file holds; None where there is no such file, or it says "max"."""
+    """Return the number in a file, or None if there is no such file, or it says "max"."""
     with suppress(OSError, ValueError):
         return int(file.read_text())
     return None
 
 
 def _figures(file: Path) -> dict[str, int]:
-    """Return what a file says, line by line: a name, perhaps a colon, a number."""
+    """Return the numbers in a file by name. Each line has a name, perhaps a colon, and a number."""
     figures: dict[str, int] = {}
     with suppress(OSError):
         for line in file.read_text().splitlines():

@@ -15,9 +15,9 @@ from typing import Any
 from convmat._runtime.forks import new_lock, undisturbed
 from convmat._runtime.quiet import quietly
 
-_SOON = 0.1  # seconds, as people see it
-_RATE = 1000  # blocks a second of each thread; to take the next one, with Python's lock, costs 10 to 50 µs
-_EACH = 4  # blocks for each thread, so that they end at about the same time also where one is held up
+_SOON = 0.1  # seconds that an interrupt may wait for the end of a block
+_RATE = 1000  # blocks that a thread takes a second, at most: each costs 10 to 50 µs for Python's lock
+_EACH = 4  # blocks for each thread: then all end at about the same time, even if one is held up
 
 
 def available_cpus() -> int:
@@ -65,20 +65,20 @@ def count_workers(workers: int | None) -> int:
 
 
 def count_blocks(tasks: int, workers: int, seconds: float) -> int:
-    """Return into how many blocks equal tasks are divided.
+    """Return the number of blocks for a number of equal tasks.
 
     Parameters
     ----------
     tasks, workers : int
-        How many tasks and threads there are.
+        Number of tasks and of threads.
     seconds : float
         About the time that one thread takes for all tasks.
 
     Returns
     -------
     int
-        At most as many as tasks. Each of several threads has at least one block, and up to `_EACH` where they are long. A
-        block takes `_SOON` seconds at most, if a task does: an interrupt waits for its end.
+        At most the number of tasks. Each of several threads has at least one block, and up to `_EACH` if they are long. A
+        block takes at most `_SOON` seconds, unless a single task takes longer.
     """
     several = workers * min(max(1, round(seconds / workers * _RATE)), _EACH) if workers > 1 else 1
     return min(tasks, max(several, ceil(seconds / _SOON)))
@@ -90,22 +90,22 @@ def run_blocks(
     workers: int,
     single_threaded_blas: bool = False,
 ) -> None:
-    """Call `function` on each tuple of arguments, the calling thread and up to `workers` − 1 others sharing them.
+    """Call `function` on each tuple of arguments, in the calling thread and up to `workers` − 1 others.
 
-    Whatever ends this call, an interrupt of the caller included, no other thread is in `function` any more then. After an
-    error no further block is begun. Where threads cannot be had, the caller does the work alone.
+    When this call ends, also by an interrupt, no other thread is in `function`. After an error no further block begins. If
+    the system gives no threads, the caller does the work alone.
 
     Parameters
     ----------
     function : callable
-        It has to release the GIL for most of its time, and must not call this one. It has to hold all memory that it
-        writes to by its address: an array among its arguments does.
+        It should release the GIL for most of its time, and must not call `run_blocks`. If it writes to memory by address,
+        it must hold a reference to it, such as an array among its arguments.
     blocks : sequence of tuple
         The arguments of each call.
     workers : int
         Number of threads.
     single_threaded_blas : bool
-        Whether BLAS is held at one thread meanwhile.
+        Whether BLAS has one thread during the call.
     """
     if (len(blocks) == 1 or workers == 1) and not single_threaded_blas:
         for block in blocks:
@@ -116,9 +116,9 @@ def run_blocks(
         job.start(min(workers, len(blocks)) - 1)
         job.work()
     finally:
-        # An interrupt may come at any call, return or backward jump of Python, also in here: so end the job until it has
-        # ended. Only one that comes exactly between two attempts escapes, and even then the other threads end by themselves,
-        # and what they write to is theirs.
+        # An interrupt may come at any call, return or backward jump of Python, also here. So call `end` until the job has
+        # ended. Only an interrupt between two attempts escapes. Even then the other threads end by themselves, and they hold
+        # the memory that they write to.
         interrupt = None
         while not job.ended:
             try:
@@ -133,13 +133,13 @@ def run_blocks(
 class _Job:
     """Blocks that the calling thread shares with helpers.
 
-    The locks are C's own, so that no interrupt comes between one's being acquired and the block that it guards.
+    The locks are implemented in C, so no interrupt comes between their acquisition and the block that they guard.
     """
 
     def __init__(self, function: Callable[..., object], blocks: Sequence[tuple[object, ...]], blas: bool) -> None:
-        self._work: tuple[Callable[..., object], Any] | None = function, iter(blocks)  # whose next() is atomic
+        self._work: tuple[Callable[..., object], Any] | None = function, iter(blocks)  # next() of this is atomic
         self._lock, self._helpers = Lock(), 0
-        self._busy = Lock()  # held while there is a helper at work
+        self._busy = Lock()  # held while a helper works
         self._stopped, self._blas = False, blas
         self._error: BaseException | None = None
         self.ended = False
@@ -162,12 +162,12 @@ class _Job:
             function(*block)
 
     def help(self) -> None:
-        """Do blocks in another thread, unless the job has been stopped before it begins."""
+        """Do blocks in another thread, unless the job was stopped before."""
         with self._lock:
             if self._stopped:
                 return
             if not self._helpers:
-                self._busy.acquire()  # at once: the caller waits for it only after it has stopped the job
+                self._busy.acquire()  # free here: the caller takes it only after it has stopped the job
             self._helpers += 1
         try:
             quietly(self.work)
@@ -180,18 +180,18 @@ class _Job:
                     self._busy.release()
 
     def end(self) -> None:
-        """Stop the job, and wait for the blocks that helpers have begun. May be called again after an interrupt."""
+        """Stop the job, and wait for the blocks that helpers have begun. After an interrupt, call it again."""
         with self._lock:
             self._stopped = True
         with self._busy:
             pass
         if self._blas:
             blas_threads.release(self)
-        self._work = None  # a helper that comes too late must not keep arrays in memory
+        self._work = None  # so that a late helper does not keep arrays in memory
         self.ended = True
 
     def raise_error(self) -> None:
-        """Raise what was raised in a helper."""
+        """Raise the error of a helper, if there is one."""
         error, self._error = self._error, None
         try:
             if error is not None:
@@ -203,14 +203,14 @@ class _Job:
 class _BLASThreads:
     """Holds BLAS at one thread while any job needs that.
 
-    The number is the process', so that the first job in sets it and the last one out sets it back.
+    The number belongs to the process. So the first job sets it, and the last one sets it back.
     """
 
     def __init__(self) -> None:
         self._lock = new_lock()
         self._jobs: set[_Job] = set()
         self._libraries: list[Any] | None = None
-        self._usual: list[tuple[Any, int]] = []  # what to set back, from before the first number is changed
+        self._usual: list[tuple[Any, int]] = []  # libraries and their number of threads before the first job
 
     def hold(self, job: _Job) -> None:
         """Set BLAS to one thread until the job is released."""
@@ -224,7 +224,7 @@ class _BLASThreads:
                 _set_threads(library, 1)
 
     def release(self, job: _Job) -> None:
-        """Forget a job, and set BLAS back after the last. May be called again after an interrupt."""
+        """Forget a job, and set BLAS back after the last one. After an interrupt, call it again."""
         with self._lock, undisturbed():
             self._jobs.discard(job)
             if not self._jobs:
@@ -247,9 +247,9 @@ def _blas_libraries() -> list[Any]:
 
 
 def _set_threads(library: Any, threads: int) -> None:
-    """Set the number, which is the process', from whichever thread this is.
+    """Set the process' number of BLAS threads, from any thread.
 
-    From version 3.8 on, threadpoolctl silently does nothing in any thread but the first one that has set a number.
+    Since version 3.8, threadpoolctl silently does nothing except in the first thread that has set a number.
     """
     let_others = getattr(library, "clear_controlling_thread", None)
     if let_others:
@@ -263,7 +263,7 @@ blas_threads = _BLASThreads()
 
 
 class _Helpers:
-    """Threads for all jobs, as many as the one that asked for most; they never end, and keep no process from ending."""
+    """Threads that all jobs share, as many as the largest job asked for. They never end, and do not keep a process alive."""
 
     def __init__(self) -> None:
         self._lock, self._threads = new_lock(), 0
@@ -274,7 +274,7 @@ class _Helpers:
         with self._lock:
             while self._threads < count:
                 try:
-                    # Not threading.Thread, whose start waits in Python code that an interrupt may leave half done.
+                    # Not threading.Thread: its start waits in Python code, which an interrupt could leave half done.
                     _thread.start_new_thread(_serve, (self._jobs,))
                 except (RuntimeError, MemoryError):  # no more threads, or Python is about to end
                     break
@@ -304,10 +304,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class InOrder:
-    """Calls functions one at a time, in the order of their numbers from 0, whatever thread comes with which one when.
+    """Calls functions one at a time, in the order of their numbers from 0. Threads may bring them in any order.
 
-    No thread waits for another: one that comes too early, or while another one is calling, leaves its function to a later
-    one.
+    No thread waits for another. A thread that comes too early, or while another thread calls, leaves its function for a
+    later one.
     """
 
     def __init__(self) -> None:
@@ -315,7 +315,7 @@ class InOrder:
         self._waiting: dict[int, Callable[[], object]] = {}
 
     def call(self, number: int, function: Callable[[], object]) -> None:
-        """Call a function and those that wait for it, unless its own turn comes later."""
+        """Call a function and those that wait for it, or keep it until its turn comes."""
         with self._lock:
             self._waiting[number] = function
         while True:

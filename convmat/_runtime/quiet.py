@@ -1,8 +1,8 @@
-"""Computing without floating-point warnings: what NumPy is told to do about them is its user's, and stays as it is.
+"""Computing without floating-point warnings, and without changing the user's `numpy.seterr`.
 
-Whether a product sets a floating-point flag depends on the instructions that it is computed with: one BLAS kernel sets
-"invalid" for an Inf in the input, another does not. So products, plans and matrices neither warn nor raise, whatever
-`numpy.seterr` says, and what is not finite is seen in the result.
+It depends on the instructions whether a product sets a floating-point flag: one BLAS kernel sets "invalid" for an Inf in the
+input, another does not. So products, plans and matrices neither warn nor raise, whatever `numpy.seterr` says. The result
+shows what is not finite.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ _quiet.run(np.seterr, all="ignore")
 
 
 def quietly(function: Callable[..., T], *arguments: object, **options: object) -> T:
-    """Return what a function returns, and let NumPy ignore floating-point errors meanwhile, in this thread.
+    """Call a function while NumPy ignores floating-point errors in this thread, and return its result.
 
-    A context of Python is entered and left by one call in C, so that an interrupt cannot leave the caller's settings
-    changed.
+    One call in C enters and leaves a Python context, so an interrupt cannot leave the caller's settings changed.
     """
     return _quiet.copy().run(function, *arguments, **options)

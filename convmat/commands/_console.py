@@ -1,4 +1,4 @@
-"""What the commands share: errors, what is installed, progress, and figures that are written whole or not at all."""
+"""What the commands share: errors, checks of packages, progress, and figures that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class CommandError(Exception):
-    """A command cannot go on; its message is one sentence for the user, and `status` is the exit status."""
+    """A command cannot go on. The message is one sentence for the user, and `status` is the exit status."""
 
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class CommandError(Exception):
 
 
 def words(error: BaseException) -> str:
-    r"""Return what an error says, in one line.
+    r"""Return the message of an error in one line.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def words(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what other libraries warn of and log: a file's oddities, caches, fonts. ``-W error`` raises none of it."""
+    """Suppress warnings and logs of other libraries, as about files, caches and fonts, even under ``-W error``."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 
 def unusable(package: str) -> str | None:
-    """Return why a package cannot be imported, as what follows its name, or None."""
+    """Return why a package cannot be imported, as the predicate of a sentence, or None."""
     try:
         with quiet():
             import_module(package)
@@ -58,13 +58,13 @@ def unusable(package: str) -> str | None:
         if error.name == package:
             return "is not installed"
         return f"cannot be imported ({words(error)})"
-    except Exception as error:  # noqa: BLE001 (a package that does not fit the others may raise anything)
+    except Exception as error:  # noqa: BLE001 (a package may raise anything if its version does not fit the others)
         return f"cannot be imported ({words(error)})"
     return None
 
 
 def require(what: str, *packages: str) -> None:
-    """Raise CommandError unless these packages, which the extra "demo" installs, can be imported."""
+    """Raise CommandError if one of these packages of the extra "demo" cannot be imported."""
     for package in packages:
         match unusable(package):
             case None:
@@ -77,7 +77,7 @@ def require(what: str, *packages: str) -> None:
 
 @contextmanager
 def progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """Show which step runs, on standard error where that is a terminal and tqdm is there; yield what announces the next."""
+    """Yield a function that announces the next step. A bar shows it if tqdm is installed and stderr is a terminal."""
     if unusable("tqdm") is not None:
         yield lambda name: None
         return
@@ -93,7 +93,7 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
 
 
 def check_figure(path: Path) -> None:
-    """Raise CommandError unless a figure can be drawn and written under this name, before any work."""
+    """Raise CommandError, before any work, if a figure cannot be drawn or written under this name."""
     with quiet():
         from matplotlib.backend_bases import FigureCanvasBase
         from matplotlib.figure import Figure
@@ -111,7 +111,7 @@ def check_figure(path: Path) -> None:
 
 
 def render(figure: Any, path: Path) -> bytes:
-    """Return a figure in the format that the name ends in, PNG without an ending."""
+    """Return a figure in the format of the name's ending; PNG if it has none."""
     content = io.BytesIO()
     try:
         with quiet():
@@ -124,7 +124,7 @@ def render(figure: Any, path: Path) -> bytes:
 
 
 def write(content: bytes, path: Path) -> None:
-    """Write a file so that it is complete or, if that fails, as it was before."""
+    """Write a file completely. If that fails, the old file stays as it was."""
     try:
         place = _status(path)
         if place is not None and not stat.S_ISREG(place.st_mode):  # a pipe or a device
@@ -153,7 +153,7 @@ def _unwritable(path: Path, error: Exception) -> CommandError:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return the status of what a path leads to, or None where nothing is."""
+    """Return the status of the file at a path, or None if there is none."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -161,12 +161,12 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _beside(target: Path) -> Path:
-    """Return the name of a new file in the same folder, which can be renamed to the target in one step."""
+    """Return the name of a new file in the same folder, so that renaming it to the target is atomic."""
     return target.with_name(f".convmat-{secrets.token_hex(8)}")
 
 
 def _check_place(path: Path) -> None:
-    """Raise CommandError or OSError unless a file can be written under this name."""
+    """Raise CommandError or OSError if a file cannot be written under this name."""
     place = _status(path)
     if place is not None:
         if stat.S_ISDIR(place.st_mode):
@@ -175,7 +175,7 @@ def _check_place(path: Path) -> None:
             raise CommandError(f"the figure needs a file of its own, got {str(path)!r}, where the text goes")
         if not stat.S_ISREG(place.st_mode):  # opening a pipe would wait for its reader
             return
-        path.open("r+b").close()  # one that may not be written is not replaced either
+        path.open("r+b").close()  # raises if the file may not be written: then it must not be replaced either
     target = Path(os.path.realpath(path))
     for folder in (path.parent, target.parent):
         if not folder.is_dir():
@@ -186,7 +186,7 @@ def _check_place(path: Path) -> None:
 
 
 def _takes_text(place: os.stat_result) -> bool:
-    """Tell whether a file is where standard output or standard error goes; devices such as /dev/null may be both."""
+    """Tell whether standard output or standard error goes to this file. Devices such as /dev/null are allowed."""
     for stream in (1, 2):
         with suppress(OSError):  # closed
             if os.path.samestat(place, os.fstat(stream)) and (os.isatty(stream) or not stat.S_ISCHR(place.st_mode)):

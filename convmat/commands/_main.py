@@ -24,14 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments after ``python -m convmat``; those of the process by default. Without a command they are those of
-        ``demo``.
+        The arguments after ``python -m convmat``; those of the process by default. If they name no command, it is ``demo``.
 
     Returns
     -------
     int
-        0, or what the command says: 2 where it cannot run with these arguments, 1 where it fails or its output is not
-        read, 130 where it is interrupted; after one sentence on standard error, or none.
+        0 after success, 1 if the command fails or its output is not read, 2 if it cannot run with these arguments, 130 if
+        it is interrupted. A sentence on standard error may say why.
     """
     _prepare_streams()
     status, sentence = _outcome(list(sys.argv[1:] if argv is None else argv))
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _outcome(argv: list[str]) -> tuple[int, str]:
-    """Run a command; return its exit status, and the sentence to end with if there is one."""
+    """Run a command; return its exit status, and a final sentence for standard error or ""."""
     try:
         _run(argv)
     except SystemExit as done:  # after --help and --version
@@ -61,7 +60,7 @@ def _outcome(argv: list[str]) -> tuple[int, str]:
         return 130, ""
     except MemoryError as error:
         return 1, f"there is too little memory ({words(error)})"
-    except BrokenPipeError:  # whoever read the output, as in `| head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         return 1, ""
     except OSError as error:
         if error.filename is not None:
@@ -71,7 +70,7 @@ def _outcome(argv: list[str]) -> tuple[int, str]:
 
 
 def _run(argv: list[str]) -> None:
-    """Run a command. What it needs is imported here, where an interrupt is met."""
+    """Run a command. Its imports are here, so that an interrupt during them ends it properly too."""
     named = bool(argv) and (argv[0] in COMMANDS or argv[0] in ("-h", "--help", "--version"))
     arguments = _parser().parse_args(argv if named else ["demo", *argv])
     if arguments.command == "exercise":
@@ -87,7 +86,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _check_image(image: Path | None) -> None:
-    """Raise CommandError if the name of an image is more likely a command that is spelled wrong or comes too late."""
+    """Raise CommandError if the name of an image is probably a misspelt or misplaced command."""
     if image is None or len(image.parts) != 1 or image.suffix or os.path.lexists(image):
         return
     likely = get_close_matches(image.name, COMMANDS, 1)
@@ -96,13 +95,13 @@ def _check_image(image: Path | None) -> None:
 
 
 def _prepare_streams() -> None:
-    """Give closed streams somewhere to go, and all of them a letter for those that their encoding does not have."""
+    """Open closed streams on the null device, and let all streams replace letters that their encoding lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # its number would be given to the next file that is opened
+        if getattr(sys, name) is None:  # the next file that is opened would get its number
             null = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(null, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a ? is better than a traceback
+        if isinstance(stream, io.TextIOWrapper):  # a "?" is better than a traceback
             stream.reconfigure(errors="replace")
 
 
@@ -111,7 +110,7 @@ def _unwritten(error: OSError) -> str:
 
 
 def _empty(stream: TextIO) -> None:
-    """Send what a stream could not write nowhere, so that the interpreter does not try it again at its end."""
+    """Flush a stream; discard what it cannot write, so that the interpreter does not try again at its end."""
     try:
         stream.flush()
     except OSError:
@@ -123,19 +122,19 @@ def _empty(stream: TextIO) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors, for the one place that prints them."""
+    """A parser that raises its errors; `main` prints them."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong, and where to see what is right."""
+        """Raise an error that names the help."""
         raise CommandError(f"{message}; see {self.prog} --help")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print help or the version. The method that this replaces ignores an output that cannot be written."""
+        """Print help or the version. argparse's own method ignores an output that cannot be written."""
         print(message, end="", file=file)
 
 
 def _number(text: str) -> float:
-    """Return a number; the command knows which it takes."""
+    """Return any float; the command checks its range."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""W and its transpose as sparse matrices: geometry and kernel in, canonical CSR out, in either direction."""
+"""W and Wᵀ as canonical CSR matrices, from a geometry and a kernel."""
 
 from __future__ import annotations
 
@@ -48,33 +48,33 @@ def convolution_matrix(
 ) -> Any:
     """Return the sparse matrix W of a convolution, so that ``(W @ x.ravel()).reshape(output_shape)`` is the convolution.
 
-    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]`` with
-    ``source(o, t) = o·stride − before + t·dilation`` on each axis, and the kernel is not flipped unless `flip` says so.
+    As in deep learning, convolution means cross-correlation: the kernel is not flipped unless `flip` is True.
 
     Parameters
     ----------
     kernel : array_like
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
     input_shape : int or sequence of int
-        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
-        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `Convolution.apply`.
+        The shape of one input, without batch axes: ``(*spatial,)`` if the kernel has no channels, or ``(C_in, *spatial)``.
     stride, dilation : int or sequence of int
-        For all axes, or one per axis.
+        Step between outputs, and distance between taps: an int for all axes, or one per axis.
     padding : int, str or sequence
         An int for all axes, one int per axis, one ``(before, after)`` pair per axis, ``"valid"``, ``"same"`` or ``"full"``.
+        The table in the Notes has the sizes.
     groups : int
-        Number of groups of channels that do not see each other.
+        Number of groups of channels. An output reads the input channels of its own group only.
     padding_mode : {"zeros", "circular", "reflect", "symmetric", "replicate"}
-        What a position outside the input reads. Padding is limited to the input's size n for circular and symmetric, and
-        to n − 1 for reflect. See `ConvolutionGeometry` for the names elsewhere.
+        What a position outside the input reads, by PyTorch's names. `numpy.pad` calls them "constant", "wrap",
+        "reflect", "symmetric" and "edge"; `scipy.ndimage` "constant", "grid-wrap", "mirror", "reflect" and "nearest".
+        Padding is limited to the input's size n for circular and symmetric, and to n − 1 for reflect.
     flip : bool
         Reverse the kernel's spatial axes first: convolution as in signal processing.
     format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
         Sparse format of the result.
     dtype : dtype, optional
-        Dtype of the result, a "same_kind" cast of the kernel's; that of the kernel by default.
+        Dtype of the result, a "same_kind" cast of the kernel's dtype, which is the default.
     rows : (int, int), optional
-        Build only rows ``start`` to ``stop`` of the matrix.
+        Build only rows ``start`` to ``stop − 1`` of the matrix.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
 
@@ -82,23 +82,63 @@ def convolution_matrix(
     -------
     sparse array
         Of shape (size of the output, size of the input), or as many rows as asked for. CSR has sorted indices without
-        duplicates, int32 while the number of nonzeros and both dimensions fit, else int64. Zeros in the kernel are stored,
-        so the pattern depends on the geometry alone.
+        duplicates. They are int32 if the number of nonzeros and both dimensions fit, else int64. Zeros in the kernel are
+        stored, so the pattern depends on the geometry alone.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong type, or the kernel of an unsupported dtype.
     ValueError
-        If an argument has a wrong value, or the padding mode merges taps whose sum does not fit the dtype, of integers.
+        If an argument has a wrong value, or a sum of merged taps does not fit the integer dtype.
     MemoryError
-        If the matrix, or its conversion to `format`, does not fit into the memory that is available.
+        If the matrix, or its conversion to `format`, does not fit into the available memory.
 
     See Also
     --------
     Convolution : the same map without storing the matrix.
     transposed_convolution_matrix : the transpose, written directly.
     scipy.linalg.convolution_matrix : dense, one axis; ``flip=True`` with "full" or "valid" padding gives the same.
+
+    Notes
+    -----
+    The output o of an axis reads, through the tap t of its k taps, the position::
+
+        source(o, t) = o·stride − before + t·dilation,    0 ≤ t < k
+
+    The padding mode maps a position outside the input to one inside, or, for zeros, to none.
+
+    A row of W is an output (c, o) and a column is an input (i, r), both in C order. The entry is the sum of the taps through
+    which o reads r (o, t and r have one number for each axis)::
+
+        W[(c, o), (i, r)] = Σ K[c, i, t] over all t with source(o, t) = r
+
+    Here i counts within the group of c, and W is 0 between groups. With zeros padding the sum has one term or none.
+    Under the other modes an output may read one input through several taps; these are merged into one entry.
+
+    An axis of n inputs has these outputs, with reach = dilation·(k − 1), the distance from the first tap to the last:
+
+    ===================  ==============================================
+    padding              outputs of an axis
+    ===================  ==============================================
+    0 or "valid"         ⌊(n − reach − 1) / stride⌋ + 1
+    "same", stride 1     n
+    "full"               ⌊(n + reach − 1) / stride⌋ + 1
+    p                    ⌊(n + 2·p − reach − 1) / stride⌋ + 1
+    (before, after)      ⌊(n + before + after − reach − 1) / stride⌋ + 1
+    ===================  ==============================================
+
+    The kernel (a, b, c) on 5 inputs, with padding 1::
+
+            ┌               ┐
+            │ b  c          │
+            │ a  b  c       │
+        W = │    a  b  c    │
+            │       a  b  c │
+            │          a  b │
+            └               ┘
+
+    Two axes make a matrix of such blocks, as in the first example: K[0] on the diagonal of blocks, K[1] beside it.
 
     References
     ----------
@@ -112,6 +152,13 @@ def convolution_matrix(
            [0, 1, 2, 0, 3, 4, 0, 0, 0],
            [0, 0, 0, 1, 2, 0, 3, 4, 0],
            [0, 0, 0, 0, 1, 2, 0, 3, 4]])
+
+    The same as SciPy's matrix, on one axis:
+
+    >>> from scipy import linalg
+    >>> W = convolution_matrix([1, 2, 3], 6, padding="full", flip=True)
+    >>> bool((W.toarray() == linalg.convolution_matrix([1, 2, 3], 6)).all())
+    True
     """
     kernel = cast_kernel(as_kernel(kernel), dtype, check_dtype)
     geometry = ConvolutionGeometry(
@@ -143,48 +190,50 @@ def transposed_convolution_matrix(
     rows: Span | None = None,
     workers: int | None = None,
 ) -> Any:
-    """Return the sparse matrix Wᵀ of a transposed convolution, written directly in its own form.
+    """Return the sparse matrix Wᵀ of a transposed convolution, written without building W first.
 
-    A transposed convolution is described by the convolution that it transposes: the same kernel array and the same
-    options. Only sizes are seen from the other side.
+    The kernel and the options are those of the convolution that it transposes. Only the shapes change sides: `input_shape`
+    is an output of that convolution, and the result an input of it.
 
     Parameters
     ----------
     kernel : array_like
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
-        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `TransposedConvolution.apply`.
+        The shape of one input, without batch axes: ``(*spatial,)`` if the kernel has no channels, or ``(C_in, *spatial)``.
     stride, padding, dilation, groups, padding_mode, flip
-        The options of the convolution, as in `convolution_matrix`. What the padding mode reads from a border, the
-        transpose adds back to it.
+        The options of the convolution, with the values that `convolution_matrix` takes. What a padding mode reads
+        from an input, the transpose adds back to it.
     output_padding : int or sequence of int
-        Added to the smallest of the output sizes that the strided convolution maps to `input_shape`; below
-        ``max(stride, dilation)``. It chooses a size and pads nothing; from `stride` on, the convolution of that size has
-        more outputs than `input_shape`, and the matrix is that of the first ones.
+        Added to the smallest size that the convolution maps to `input_shape`; less than ``max(stride, dilation)``. It
+        chooses a size and pads nothing. If it is `stride` or more, a convolution of that size would have more outputs than
+        `input_shape`, and only the first ones count.
     output_shape : int or sequence of int, optional
-        The same choice by name, channels included if there are any. Not together with `output_padding`.
-    format, dtype, rows, workers
-        As in `convolution_matrix`.
+        The output's shape itself, with its channels if there are any. Not together with `output_padding`.
+    format, dtype, rows
+        Sparse format, dtype (a "same_kind" cast of the kernel's) and range of rows of the result, which is Wᵀ.
+    workers : int, optional
+        Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
 
     Returns
     -------
     sparse array
-        Of shape (size of the output, size of the input), or as many rows as asked for, canonical as that of
-        `convolution_matrix`.
+        Of shape (size of the output, size of the input), or as many rows as asked for. CSR has sorted indices without
+        duplicates, and stores the kernel's zeros.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong type, or the kernel of an unsupported dtype.
     ValueError
-        If an argument has a wrong value, or the padding mode merges taps whose sum does not fit the dtype, of integers.
+        If an argument has a wrong value, or a sum of merged taps does not fit the integer dtype.
     MemoryError
-        If the matrix, or its conversion to `format`, does not fit into the memory that is available.
+        If the matrix, or its conversion to `format`, does not fit into the available memory.
 
     See Also
     --------
     TransposedConvolution : the same map without storing the matrix.
+    convolution_matrix : W itself, with the formula of an entry.
 
     Examples
     --------
@@ -220,7 +269,7 @@ def assemble_as(
     rows: Span | None = None,
     workers: int | None = None,
 ) -> Any:
-    """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
+    """Check the options that users give, and return the matrix in any format."""
     check_format(format, FORMATS)
     check_bool("flip", flip)
     count = count_workers(workers)
@@ -237,7 +286,7 @@ def assemble_as(
 
 
 def check_format(format: object, formats: Sequence[str], place: str = "") -> None:
-    """Raise unless `format` is one of the formats that there are; `place` says where, for messages."""
+    """Raise unless `format` is one of `formats`; `place` says in a message where they are supported."""
     choose("format", format, formats, KNOWN_AS, place=place)
 
 
@@ -269,7 +318,7 @@ def assemble(
     geometry : ConvolutionGeometry
         The convolution.
     kernel : array
-        Its values, of ``geometry.kernel_shape``.
+        Its kernel, of shape ``geometry.kernel_shape``.
     transposed : bool
         Whether the matrix is Wᵀ.
     rows : (int, int), optional
@@ -277,21 +326,21 @@ def assemble(
     workers : int
         Number of threads.
     format : str
-        What the matrix is to be converted to, which has to fit into memory, too.
+        The format that the caller converts the matrix to; the check of memory counts it too.
     exact : bool
-        Whether to raise where taps of integers are merged whose sum does not fit their dtype, and would wrap.
+        Whether to raise if a sum of merged taps does not fit the integer dtype. Otherwise it wraps.
 
     Returns
     -------
     csr_array
-        With as many rows as asked for, and the dtype of the kernel.
+        The rows, in the dtype of the kernel.
 
     Raises
     ------
     MemoryError
-        If the matrix does not fit into the memory that is available.
+        If the matrix does not fit into the available memory.
     ValueError
-        If its columns are too many for int64, or a sum does not fit.
+        If it has too many columns for int64, or a sum does not fit.
     """
     matrix = MatrixRows(geometry, kernel, transposed)
     first, last = rows or (0, matrix.shape[0])
@@ -314,7 +363,7 @@ def assemble(
 
 
 def _check_size(shape: tuple[int, int], nnz: int, nbytes: int, place: str) -> None:
-    """Raise for a matrix that does not fit into memory, or that SciPy cannot index."""
+    """Raise if a matrix does not fit into memory, or has more columns than int64 can index."""
     check_memory(
         lambda: f"the {shape[0]} × {shape[1]} matrix has {nnz} nonzeros and needs{place}",
         nbytes,

@@ -1,4 +1,4 @@
-"""W and Wᵀ as linear operators of SciPy, for arrays of NumPy."""
+"""W and Wᵀ as SciPy linear operators, for NumPy arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from convmat.operators._products import Products
 
 
 class HostProducts(Products):
-    """Products of arrays of NumPy."""
+    """Products of NumPy arrays."""
 
     arrays = np
     engines = ENGINES
@@ -38,7 +38,7 @@ class HostProducts(Products):
         return Machine(workers=_count_here(self.workers), memory=memory_limit())
 
     def available_memory(self) -> int:
-        """Return the bytes that may be taken now."""
+        """Return the bytes that this process may allocate now."""
         return available_memory()
 
     @staticmethod
@@ -49,18 +49,18 @@ class HostProducts(Products):
 
 
 def _check_workers(workers: int | None) -> None:
-    """Raise for a number of workers that a user gives; an operator that is loaded elsewhere keeps it, whatever there is."""
+    """Raise if a user's number of workers is wrong. Unpickled operators are not checked: there may be fewer CPUs here."""
     if workers is not None:
         count_workers(workers)
 
 
 def _count_here(workers: int | None) -> int:
-    """Return how many threads a number means that was right where it was given: here there may be fewer CPUs."""
+    """Return the number of threads; a negative number that was right on a machine with more CPUs means one thread here."""
     return count_workers(workers if workers is None or workers > 0 else max(workers, -available_cpus()))
 
 
 class _ConvolutionOperator(OperatorBase, LinearOperator):
-    """W, Wᵀ or the conjugate of either, for arrays of NumPy."""
+    """W, Wᵀ or the conjugate of either, for NumPy arrays."""
 
     _library, _products_type = "numpy", HostProducts
 
@@ -87,7 +87,7 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
 
     @property
     def kernel(self) -> Array:
-        """The kernel as given; conjugated for a conjugate. Read-only."""
+        """The kernel as given, or its conjugate if this is a conjugate. Read-only."""
         kernel: Array = self._products.kernel
         return kernel.conj() if self._conjugated else kernel
 
@@ -97,9 +97,9 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         Parameters
         ----------
         x : array_like (..., *input_shape)
-            One array, or any number of them on leading batch axes.
+            One array, or several on leading batch axes.
         out : array (..., *output_shape), optional
-            Where to write the result; of the result's shape and dtype.
+            Where to write the result. It must have the result's shape and dtype.
 
         Returns
         -------
@@ -109,9 +109,9 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         Raises
         ------
         TypeError
-            If `x` or `out` is of a wrong dtype, or a masked array.
+            If `x` or `out` has a wrong dtype or is a masked array.
         ValueError
-            If `x` or `out` is of a wrong shape, the elements of `out` share memory, or the engine cannot do the product.
+            If `x` or `out` has a wrong shape, elements of `out` share memory, or the engine cannot compute the product.
 
         Examples
         --------
@@ -135,11 +135,11 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         result = self._apply(columns.reshape(*columns.shape[:-1], *self._input_shape))
         return result.reshape(*columns.shape[:-1], self.shape[0]).swapaxes(-1, -2)  # type: ignore[no-any-return]
 
-    # SciPy checks shapes in its public methods, before any of the above is asked: these add what its errors do not say.
+    # SciPy's public methods check shapes before they call the methods above. These three add a hint to its errors.
 
     def dot(self, x: Any) -> Any:
         """Multiply by a vector, a matrix of columns, a number or another operator, as SciPy's operators do."""
-        if type(x) is np.ndarray and x.ndim == 1:  # nearly always: what SciPy's own comes to, sooner
+        if type(x) is np.ndarray and x.ndim == 1:  # the usual case: SciPy's `dot` ends in `matvec` too, more slowly
             return self.matvec(x)
         try:
             return super().dot(x)
@@ -164,7 +164,7 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
             raise
 
     def _hint(self, error: ValueError, x: Any) -> None:
-        """Raise what says which method takes arrays in their own shape, where SciPy only says that it does not."""
+        """Raise an error that names `apply` if `x` has the shape of an array that `apply` takes."""
         shape, own, size = np.shape(x), self._input_shape, self.shape[1]
         if len(shape) > 1 and shape[-len(own) :] == own and not isinstance(x, LinearOperator) and _is_from_scipy(error):
             raise ValueError(
@@ -174,29 +174,29 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
             ) from None
 
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
-        """Return the same operator with another kernel, keeping all that was prepared from the geometry.
+        """Return the same operator with another kernel; it shares what was prepared from the geometry.
 
         Parameters
         ----------
         kernel : array_like
-            Of the shape of `kernel`, and any supported dtype.
+            The new kernel, of the old one's shape and any supported dtype.
 
         Returns
         -------
         Convolution or TransposedConvolution
-            As this one.
+            The same class as this operator.
 
         Raises
         ------
         TypeError
-            If the kernel is of an unsupported dtype.
+            If the kernel has an unsupported dtype.
         ValueError
             If the kernel has another shape.
         """
         return self._with_kernel(as_array("kernel", kernel))
 
     def tosparse(self, format: str = "csr") -> Any:
-        """Return the matrix in a sparse format, built anew.
+        """Return the matrix as a new sparse array.
 
         Parameters
         ----------
@@ -206,14 +206,14 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         Returns
         -------
         sparse array
-            Canonical, as that of `convolution_matrix`.
+            The matrix; as CSR it has sorted indices without duplicates.
 
         Raises
         ------
         MemoryError
-            If the matrix, or its conversion to `format`, does not fit into the memory that is available.
+            If the matrix, or its conversion to `format`, does not fit into the available memory.
         ValueError
-            If the padding mode merges taps whose sum does not fit the dtype, of integers.
+            If a sum of merged taps does not fit the integer dtype.
         """
         products = self._products
         workers = products.machine.workers
@@ -221,7 +221,7 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
 
 
 def _is_from_scipy(error: Exception) -> bool:
-    """Tell whether it is SciPy's operator that raised an error, and not the product that it called."""
+    """Tell whether SciPy's operator raised an error, and not the product that it called."""
     frame = error.__traceback__
     while frame and frame.tb_next:
         frame = frame.tb_next
@@ -231,44 +231,46 @@ def _is_from_scipy(error: Exception) -> bool:
 class Convolution(_ConvolutionOperator):
     """A convolution as a linear operator: W, stored or not.
 
-    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]``; `flip`
-    reverses the kernel's spatial axes.
+    As in deep learning, convolution means cross-correlation: ``y[c, o] = Σ K[c, i, t] · x[i, source(o, t)]`` with
+    ``source(o, t) = o·stride − before + t·dilation`` on each axis.
 
     Parameters
     ----------
     kernel : array_like
         ``(*k,)`` for one channel in and out, or ``(C_out, C_in // groups, *k)``, for any number of axes.
     input_shape : int or sequence of int
-        ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one less:
-        ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
-    stride, padding, dilation, groups, padding_mode, flip
-        As in `convolution_matrix`.
+        The shape of one input, without batch axes: ``(*spatial,)`` if the kernel has no channels, or ``(C_in, *spatial)``.
+    stride, dilation, groups, flip
+        Step between outputs and distance between taps (an int, or one per axis), number of groups of channels, and whether
+        to reverse the kernel's spatial axes first.
+    padding, padding_mode
+        An int, one int or ``(before, after)`` pair per axis, ``"valid"``, ``"same"`` or ``"full"``; and what it reads:
+        ``"zeros"``, ``"circular"``, ``"reflect"``, ``"symmetric"`` or ``"replicate"``. See `convolution_matrix`.
     engine : str
-        How products are computed: ``"auto"`` picks by estimated cost for each direction, dtype and batch, ``"csr"`` stores
+        How products are computed. ``"auto"`` picks by estimated cost for each direction, dtype and batch. ``"csr"`` stores
         the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"separable"`` goes axis by axis
-        where the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone,
-        ``"fft"`` multiplies spectra, ``"torch"`` hands the work to PyTorch.
+        if the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone,
+        ``"fft"`` multiplies spectra, ``"torch"`` calls PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
-        The engine ``"torch"`` has PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
+        The engine ``"torch"`` uses PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
     local : bool
-        Keep ``engine="auto"`` from engines in which one input reaches outputs that do not read it, as it does through a
-        Fourier transform: a NaN would spoil far outputs, and so would the rounding errors of one input that is far larger
-        than all others.
+        Keep ``engine="auto"`` from engines that let an input reach outputs which do not read it, as a Fourier transform
+        does. There a NaN, or the rounding errors of one huge input, would spoil far outputs.
 
     Attributes
     ----------
     shape : tuple of int
         Size of the output by size of the input.
     dtype : dtype
-        That of the kernel; a product has ``np.result_type(self.dtype, x.dtype)``.
+        The kernel's dtype; a product has ``np.result_type(self.dtype, x.dtype)``.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+        If an argument has the wrong type, or the kernel an unsupported dtype.
     ValueError
-        If an argument has a wrong value, or the engine cannot do it.
+        If an argument has a wrong value, or the engine cannot compute this convolution.
 
     See Also
     --------
@@ -277,7 +279,7 @@ class Convolution(_ConvolutionOperator):
     Notes
     -----
     ``A @ v`` takes flat vectors and matrices of columns, as every SciPy operator; `apply` takes arrays in their own shape.
-    ``A.T`` is the transposed convolution, ``A.H`` its conjugate; both stay in the family and share what has been prepared.
+    ``A.T`` is the transposed convolution, ``A.H`` its conjugate; both share with A what has been prepared.
 
     Examples
     --------
@@ -325,29 +327,28 @@ class Convolution(_ConvolutionOperator):
 class TransposedConvolution(_ConvolutionOperator):
     """A transposed convolution as a linear operator: Wᵀ, stored or not.
 
-    It is described by the convolution that it transposes: the same kernel and options; only sizes are seen from the other
-    side.
+    The kernel and the options are those of the convolution that it transposes; only the shapes change sides.
 
     Parameters
     ----------
     kernel : array_like
         ``(*k,)``, or ``(C_in, C_out // groups, *k)`` as in PyTorch's ``ConvTranspose``.
     input_shape : int or sequence of int
-        What goes in: ``(*spatial,)``, as many numbers as the kernel has dimensions, which then has no channels; or one
-        less: ``(C_in, *spatial)``. Batch axes are no part of it: they belong to `apply`.
+        The shape of one input, without batch axes: ``(*spatial,)`` if the kernel has no channels, or ``(C_in, *spatial)``.
     stride, padding, dilation, groups, padding_mode, flip
-        The options of the convolution, as in `convolution_matrix`.
+        The options of the convolution, with the values that `Convolution` takes.
     output_padding, output_shape
-        As in `transposed_convolution_matrix`.
+        The choice among the sizes that a strided convolution maps to `input_shape`: what to add to the smallest size on
+        each axis, or the output's shape itself, with its channels. Only one of the two.
     engine, workers, local
-        As in `Convolution`.
+        How products are computed, the number of threads, and whether a NaN must stay local; see `Convolution`.
 
     Raises
     ------
     TypeError
-        If an argument is of the wrong type, or the kernel of an unsupported dtype.
+        If an argument has the wrong type, or the kernel an unsupported dtype.
     ValueError
-        If an argument has a wrong value, or the engine cannot do it.
+        If an argument has a wrong value, or the engine cannot compute this convolution.
 
     See Also
     --------

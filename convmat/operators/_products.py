@@ -1,4 +1,4 @@
-"""Products of one kernel with one geometry: which engine, prepared how, and padding around it."""
+"""Products with V or W for one kernel and geometry: they choose an engine, prepare it, and pad around it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _NONE = -1, ""  # no engine is chosen yet
 
 
 class _Refused(ValueError):
-    """What an engine that has been chosen refuses; it may not have done so before."""
+    """An engine's refusal at a product: of its dtype, or because compiled code can no longer be loaded."""
 
 
 class Plans:
-    """What engines have prepared from a geometry, each once, for the products of all its kernels."""
+    """What the engines prepare from a geometry, made once and shared by the products of all kernels."""
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, np.dtype[Any]], Any] = {}
         self._lock = new_lock()
 
     def get(self, name: str, dtype: np.dtype[Any], prepare: Callable[[], Any]) -> Any:
-        """Return what an engine has prepared, from `prepare` if it is the first time."""
+        """Return an engine's plan for a dtype; the first call makes it by `prepare`."""
         with self._lock:
             if (name, dtype) not in self._plans:
                 self._plans[name, dtype] = prepare()
@@ -53,16 +53,16 @@ class Plans:
 
 
 class Products(ABC):
-    """A kernel, its geometry and its engines: what an operator shares with its transpose and its conjugate.
+    """A kernel, its geometry and its engines: the state that an operator shares with its transpose and its conjugate.
 
-    Each library of arrays has a subclass, which names the library and its engines and describes the machine.
+    Each array library has a subclass, which names the library and its engines, and describes the machine.
     """
 
-    arrays: ModuleType  # NumPy, or what has its names
+    arrays: ModuleType  # NumPy, or a module with the same functions
     engines: Mapping[str, Engine]
     known_as: Mapping[str, str] = NO_MEANINGS  # other names of engines, in lower case
-    place: str = ""  # where the arrays are, for messages
-    used: ClassVar[set[str]]  # engines that this process has computed with: what they load, it has
+    place: str = ""  # where the arrays are, for error messages
+    used: ClassVar[set[str]]  # engines used in this process: their compiled code is loaded
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class Products(ABC):
         self.kernel = kernel
         self.machine = self._describe_machine()
         self.plans = Plans() if plans is None else plans
-        # Whether padding is done around an engine: it is given V unless it pads itself.
+        # Whether to pad before the engine: an engine that does not take the padding mode computes V.
         padded = any(map(any, geometry.padding))
         self.pads = {
             name: padded and own_geometry(each, geometry) is not geometry for name, each in self.engines.items()
         }
-        # Whether an engine's products are all that there is to do.
+        # Whether a product needs nothing before or after the engine.
         self._plain = {
             name: engine.silent and engine.local and not self.pads[name] for name, engine in self.engines.items()
         }
@@ -99,37 +99,37 @@ class Products(ABC):
         self._lock = new_lock()
         if engine != "auto":
             self._check(engine)
-        self.kernel = self._private(kernel)  # last: errors come before work
+        self.kernel = self._private(kernel)  # last, so that errors come before the copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.geometry, self.kernel, self.flip, self.engine, self.workers, None, self.local)
 
     def with_kernel(self, kernel: Array) -> Self:
-        """Return the products of another kernel, which keep what was prepared from the geometry."""
+        """Return the products of another kernel; they share what was prepared from the geometry."""
         return type(self)(self.geometry, kernel, self.flip, self.engine, self.workers, self.plans, self.local)
 
     def available_memory(self) -> int:
-        """Return the bytes that arrays may take."""
+        """Return the bytes that arrays may use."""
         return int(self.machine.memory)
 
     @abstractmethod
     def _describe_machine(self) -> Machine:
-        """Return the figures of what computes the products."""
+        """Return the speeds and the memory of the machine that computes the products."""
 
     @staticmethod
     def _private(kernel: Array) -> Array:
-        """Return a copy of the kernel that nobody else writes to."""
+        """Return a copy of the kernel, which the caller cannot change."""
         return kernel.copy()
 
     def _check(self, name: str) -> None:
-        """Raise unless the engine does some product; of an integer kernel that may be one with floats."""
+        """Raise if the engine can compute no product. An integer kernel is tried as float64: it may multiply floats."""
         dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
         refusal = self._refusal(name, dtype)
         if refusal is not None:
             raise ValueError(f"engine={name!r} cannot do this convolution: {refusal}")
 
     def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
-        """Return why an engine cannot do products of a dtype, or None."""
+        """Return why an engine cannot compute products of a dtype, or None."""
         refuses_values = partial(self._refuses_values, dtype)
         return find_refusal(self.engines[name], self.geometry, dtype, self.local, refuses_values)
 
@@ -141,14 +141,14 @@ class Products(ABC):
         return self._values_refusals[key]
 
     def _engine_kernel(self, dtype: np.dtype[Any]) -> Array:
-        """Return the kernel as engines take it."""
+        """Return the kernel as engines take it: flipped if asked for, C-contiguous, and with both channel axes."""
         geometry = self.geometry
         kernel = flip_spatial(self.kernel, len(geometry.axes)) if self.flip else self.kernel
         shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.spatial_kernel)
         return self.arrays.ascontiguousarray(kernel, dtype).reshape(shape)
 
     def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
-        """Return what every engine is estimated to cost, and remember which one is chosen."""
+        """Return the estimated cost of every engine, and remember the chosen one."""
         used = len(self.used)
         values = partial(self._refuses_values, dtype)
         estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local)
@@ -159,7 +159,7 @@ class Products(ABC):
     def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
         """Return the name of the engine for a product, remembered by direction, dtype and batch.
 
-        It is chosen anew once another engine has been used, as compiled code that is loaded costs nothing any more.
+        The choice is made again after another engine has been used: loaded compiled code costs nothing any more.
         """
         if self.engine != "auto":
             return self.engine
@@ -171,7 +171,7 @@ class Products(ABC):
         return name
 
     def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
-        """Return an engine with the kernel in a dtype."""
+        """Return an engine bound to the kernel in a dtype."""
         key = name, dtype
         if key not in self._bound:
             with self._lock:
@@ -189,7 +189,7 @@ class Products(ABC):
         return engine.bind(prepared, self._engine_kernel(dtype))
 
     def multiply(self, transposed: bool, x: Array, out: Array) -> None:
-        """Write the product of arrays (B, C, *spatial), all C-contiguous and of one dtype."""
+        """Write the product with arrays (B, C, *spatial); `x` and `out` are C-contiguous and have one dtype."""
         if not len(x):
             return
         name = self.choose(transposed, x.dtype, len(x))
@@ -203,13 +203,13 @@ class Products(ABC):
             if self.engine != "auto":
                 kind = ValueError if isinstance(error, _Refused) else CompilerUnavailable
                 raise kind(f"engine={name!r} cannot do this product: {error}") from error
-            self._chosen.clear()  # what refuses now is not chosen again
+            self._chosen.clear()  # the next choice leaves out the engine that refuses now
             self.multiply(transposed, x, out)
         else:
             self.used.add(name)
 
     def _multiply_by(self, name: str, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
-        """Write a product by one engine, and do what there is to do around it."""
+        """Write a product by one engine: pad if the engine does not, and clear results that read nothing."""
         if self.pads[name]:
             self._pad_and_multiply(bound, transposed, x, out)
         else:
@@ -218,7 +218,7 @@ class Products(ABC):
             self._clear_empty_rows(transposed, out)
 
     def _clear_empty_rows(self, transposed: bool, out: Array) -> None:
-        """Set results that read nothing to 0, which are those of an axis' rows without nonzeros."""
+        """Set results that read nothing to 0: their row has no nonzero on some axis."""
         if transposed not in self._empty:
             self._empty[transposed] = [axis.empty_rows(transposed) for axis in self.geometry.axes]
         for axis, rows in enumerate(self._empty[transposed]):
@@ -226,7 +226,7 @@ class Products(ABC):
                 out[(slice(None),) * (2 + axis) + (rows,)] = 0
 
     def _pad_and_multiply(self, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
-        """Multiply by W = V·P or its transpose, where an engine computes V."""
+        """Multiply by W = V·P or by Wᵀ = Pᵀ·Vᵀ with an engine that computes V."""
         outer, inner = self.geometry, self.geometry.padded
         between = self.arrays.empty((len(x), outer.in_channels, *inner.spatial_input), x.dtype)
         if transposed:

@@ -23,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 EXTENSION = Path(__file__).parent
 ROOT = EXTENSION.parent.parent
 VENDORED = Path("_static", "vendor", "asv")
-# What asv's page calls these files, where that is not their name here.
+# The names of these files in asv's page, if they differ from their names here.
 RENAMED = {f"jquery.flot{part}.min.js": f"jquery.flot{part}.js" for part in ("", ".time", ".selection", ".categories")}
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def setup(app):
 
 
 def publish(app):
-    """Write the report into the site, or keep the reason why there is none."""
+    """Write the report into the site, or remember why there is none."""
     report = Path(app.outdir, "benchmarks")
     shutil.rmtree(report, ignore_errors=True)
     app.asv_report_missing = "this is not HTML"
@@ -86,7 +86,7 @@ def _publish(configuration: Path, report: Path) -> str:
 
 
 def drop_unmeasured(report: Path) -> None:
-    """Take benchmarks out of the report that have no results, for which its page would ask in vain."""
+    """Remove benchmarks without results from the report, because its page would request them in vain."""
     index = json.loads((report / "index.json").read_text(encoding="utf-8"))
     graphs = report / "graphs" / "summary"
     index["benchmarks"] = {
@@ -96,7 +96,7 @@ def drop_unmeasured(report: Path) -> None:
 
 
 def make_local(report: Path) -> None:
-    """Have asv's page load everything from the site."""
+    """Make asv's page load everything from the site."""
     page = report / "index.html"
     text = page.read_text(encoding="utf-8")
 
@@ -123,7 +123,7 @@ def make_local(report: Path) -> None:
 
 
 class ReportDirective(SphinxDirective):
-    """A link to the report with what was measured where, or a note that there is none."""
+    """A link to the report, with the machines that it covers, or a note that there is none."""
 
     def run(self):
         missing = self.env.app.asv_report_missing

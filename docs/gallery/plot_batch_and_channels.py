@@ -2,8 +2,8 @@
 Batches and channels
 ====================
 
-The channels of a picture belong to the convolution, and a kernel mixes them. A batch is just more pictures: any leading
-axes will do.
+The channels of a picture belong to the convolution, and a kernel mixes them. A batch is several pictures, on any leading
+axes.
 """
 
 # %%
@@ -63,8 +63,8 @@ columns = batch.reshape(6, -1).T
 assert np.allclose((A @ columns).T, responses.reshape(6, -1))
 
 # %%
-# A filter that sees each channel on its own has ``groups``: as many as channels, and a kernel with one channel in. This
-# blur has 121 numbers for each colour, where the bank of above has 363 for each output.
+# A filter that treats each channel by itself has as many ``groups`` as channels, and a kernel with one input channel. This
+# blur has 121 numbers for each colour; the bank above has 363 for each output.
 
 blur = np.broadcast_to(np.outer(bell, bell), (3, 1, 11, 11))
 B = Convolution(blur, x.shape, padding="same", padding_mode="replicate", groups=3)

@@ -22,7 +22,7 @@ scores = np.stack([np.zeros((9, 9)), hill, sun])
 
 # %%
 # For a factor s the kernel is a triangle over 2s outputs, and padding s/2 crops the border so that 9 cells become 9s
-# pixels. The channels do not mix, so each is a group of its own.
+# pixels. The channels do not mix, so each is its own group.
 
 s = 8
 distance = np.abs(np.arange(2 * s) + 0.5 - s) / s

@@ -2,14 +2,13 @@
 A blur and its adjoint
 ======================
 
-The transpose of a blur is a blur again, but not always with the kernel turned round. With an even kernel under
-``padding="same"`` the borders are not alike, and that is where hand-written adjoints go wrong.
+The transpose of a blur is a blur with the flipped kernel, but not always with the same padding. With an even kernel under
+``padding="same"`` the two borders differ, and hand-written adjoints go wrong there.
 """
 
 # %%
 # The kernel is a streak of eight taps, as from a camera that moved. ``"same"`` keeps the size of the picture: eight taps
-# need seven more positions on each axis, of which three go before and four behind. ``A.T`` is the transpose of exactly
-# this map.
+# need seven more positions on each axis, three before and four behind. ``A.T`` is the transpose of exactly this map.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,8 +30,8 @@ for ax, image, title in zip(axes, (x, y, A.T.apply(y)), ("x", "A x", "Aᵀ A x")
 plt.show()
 
 # %%
-# An adjoint is known by one equation: ⟨A x, y⟩ = ⟨x, Aᴴ y⟩ for all x and y. Random vectors find all but contrived
-# mistakes, and the only difference left is rounding.
+# One equation defines the adjoint: ⟨A x, y⟩ = ⟨x, Aᴴ y⟩ for all x and y. Random vectors find all but contrived mistakes,
+# and only rounding differs.
 
 
 def mismatch(forward, backward):

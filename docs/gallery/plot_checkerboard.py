@@ -2,8 +2,8 @@
 Checkerboard artefacts
 ======================
 
-Pictures made by transposed convolutions often carry a fine grid. Whether a layer draws one can be read off its kernel
-before anything is trained.
+Pictures made by transposed convolutions often have a fine grid. The kernel of a layer shows whether it draws one, before
+anything is trained.
 """
 
 # %%

@@ -2,8 +2,8 @@
 Deblurring with a solver
 ========================
 
-To undo a blur is to solve a linear system. SciPy's least-squares solvers take the operator as it is; what they need
-besides is to know when to stop.
+To undo a blur is to solve a linear system. SciPy's least-squares solvers take the operator, but they must also know when
+to stop.
 """
 
 # %%
@@ -54,8 +54,8 @@ for ax, title, image in zip(axes.flat, titles, (b, plain[best], plain[-1], dampe
 plt.show()
 
 # %%
-# Without damping the picture gets better at first and worse from then on: small singular values of the blur are inverted
-# last, and with them the noise. With damping the solver settles, and it does not matter when it is stopped.
+# Without damping the picture gets better at first and then worse: the solver inverts small singular values of the blur last,
+# and the noise with them. With damping the solver converges, and it does not matter when it stops.
 
 assert error(plain)[best] < 0.75
 assert error(plain)[-1] > 1

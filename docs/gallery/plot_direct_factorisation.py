@@ -2,8 +2,8 @@
 Factor once, solve for many
 ===========================
 
-An operator is enough for iterative solvers. The matrix itself can do one thing more: be factored, so that each further
-right-hand side costs two triangular solves.
+An operator is enough for iterative solvers. A matrix can also be factored. Then each further right-hand side costs two
+triangular solves.
 """
 
 # %%

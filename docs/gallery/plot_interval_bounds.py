@@ -2,8 +2,8 @@
 Bounds for verification
 =======================
 
-A network gives a number; what can it give if the input is only known up to ±r? Interval bounds answer that with ``|W|``,
-and keeping W as a matrix makes them sharper.
+Which outputs can a network have if its input is known only up to ±r? Interval bounds answer with ``|W|``, and the matrix W
+makes them sharper.
 """
 
 # %%
@@ -35,8 +35,8 @@ corner = c + r * np.sign(row).reshape(c.shape)
 assert np.isclose(first.apply(corner).ravel()[100], high.ravel()[100])
 
 # %%
-# Through two layers with a ReLU between them, intervals can be passed on from layer to layer. That is right but wide,
-# because it forgets that neighbours depend on the same inputs.
+# For two layers with a ReLU between them, intervals can go from layer to layer. The result is correct but wide, because it
+# ignores that neighbours depend on the same inputs.
 
 wide = interval(second, np.maximum(low, 0), np.maximum(high, 0))
 

@@ -47,8 +47,8 @@ for P, name in zip(pads.values(), names, strict=True):
     assert np.array_equal(P.apply(x), np.pad(x, p, name))
 
 # %%
-# The transpose takes a padded picture and adds to each pixel what its copies hold: zeros are cut off, and the other modes
-# fold the border back onto the picture that it came from. Here the photograph around the frame is what is folded.
+# The transpose takes a padded picture and adds to each pixel what its copies hold. For zeros the border is cut off. For the
+# other modes it is folded: added back to the pixels that it was read from. Here the photograph around the frame is folded.
 
 z = photograph[60 - 2 * p : 260 + 2 * p : 2, 170 - 2 * p : 370 + 2 * p : 2].mean(axis=-1) / 255
 folded = {mode: P.T.apply(z) for mode, P in pads.items()}
@@ -57,8 +57,8 @@ panels(pictures, cmap="gray", vmin=0, vmax=2.5)
 plt.show()
 
 # %%
-# Nothing gets lost on the way: except for zeros, the sum stays the same. Of ones the transpose counts how often a pixel
-# is read: up to four times where two mirrored borders meet, and very often at a corner that ``replicate`` repeats.
+# Except for zeros, the sum of all pixels stays the same. Applied to ones, the transpose counts how often a pixel is read: up
+# to four times where two mirrored borders meet, and very often at a corner that ``replicate`` repeats.
 
 counts = {mode: P.T.apply(np.ones(z.shape)) for mode, P in pads.items()}
 assert all(np.isclose(folded[mode].sum(), z.sum()) for mode in modes[1:])

@@ -8,7 +8,7 @@ whose entries count the paths.
 
 # %%
 # Let all kernels be 3 × 3 ones, in integers. A row of the product of the layers' matrices then tells in how many ways each
-# input reaches one output: zero outside the receptive field, and large where an input has much to say.
+# input reaches one output: zero outside the receptive field, and large where an input has much influence.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +45,7 @@ plt.show()
 
 # %%
 # Plain layers grow slowly, by two pixels each, and most paths lead to the middle: the counts approach a bell. Three layers
-# of dilation 2 leave holes: more than two thirds of the field are never looked at. Doubled dilations reach every pixel,
+# of dilation 2 leave holes: more than two thirds of the field are never read. Doubled dilations reach every pixel,
 # and tripled ones reach every pixel exactly once.
 
 assert (paths((2, 2, 2)) > 0).sum() == 7**2  # of 13 × 13 pixels

@@ -30,8 +30,8 @@ by_matrix = np.linalg.svd(circular.toarray(), compute_uv=False)
 assert np.allclose(by_fourier, by_matrix)
 
 # %%
-# With zeros at the border there is no such shortcut, but the operator can be given to ``svds`` as it is, which finds the
-# largest singular values from products alone. W for zeros is a part of the W of a larger circular picture, so no singular
+# With zeros at the border there is no such shortcut. But ``svds`` takes the operator, and finds the largest singular values
+# from products alone. W for zeros is a part of the W of a larger circular picture, so no singular
 # value can exceed the largest of the symbol taken on a fine grid.
 
 largest = svds(zeros, k=6, return_singular_vectors=False)[::-1]

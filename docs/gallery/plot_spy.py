@@ -55,8 +55,8 @@ show(axes[1], convolution_matrix(kernel[:, :2], (4, 6, 6), groups=2), "kernel (2
 plt.show()
 
 # %%
-# The padding modes differ in the rows at the borders alone, where they fold what lies outside back into the picture. This
-# is one axis of twelve positions, with a kernel of five taps and ``padding=2``.
+# The padding modes differ only in the rows at the borders, where they map positions outside to pixels inside. This is one
+# axis of twelve positions, with a kernel of five taps and ``padding=2``.
 
 modes = ("zeros", "circular", "reflect", "symmetric", "replicate")
 fig, axes = plt.subplots(2, 3, figsize=(5.4, 4.0), layout="constrained")

@@ -44,8 +44,8 @@ def run(image: Path | None, figure: Path) -> None:
     Raises
     ------
     CommandError
-        If the image cannot be read, the figure cannot be written or would overwrite the image, or a package is missing;
-        then the example, which needs NumPy alone, has been printed.
+        If the image cannot be read, the figure cannot be written or would overwrite the image, or a package is missing. In
+        the last case the example has been printed, because it needs only NumPy.
     """
     try:
         require("the demo", "PIL", "matplotlib")
@@ -103,11 +103,11 @@ def print_exercise(X: Array, W: Array, Z: Array) -> None:
         f"has {inputs} − {rank} = {inputs - rank} dimensions, and what X has in them is lost in Y. A null vector is\n"
     )
     print(matrices({"V": V, "W·v": (W @ V.ravel())[None], "W·(x + v)": (W @ (X + V).ravel())[None]}), end="\n\n")
-    print("X and X + V have the same Y: whoever sees Y alone cannot tell them apart.")
+    print("X and X + V have the same Y, so Y alone cannot tell them apart.")
 
 
 def matrices(named: Mapping[str, Array]) -> str:
-    """Return integer matrices as text, side by side, each after its name.
+    """Return integer matrices as text, side by side, with their names.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def matrices(named: Mapping[str, Array]) -> str:
 
 
 def print_photograph(photograph: Photograph, pictures: Pictures, differences: tuple[float, float]) -> None:
-    """Print what was done to the photograph, and what it took."""
+    """Print what the demo did to the photograph, with sizes and times."""
     geometry, W, Wt, seconds = pictures.geometry, pictures.W, pictures.Wt, pictures.seconds
     check("the number of nonzeros", geometry.nnz == W.nnz == Wt.nnz)
     height, width = photograph.size
@@ -156,10 +156,10 @@ def print_photograph(photograph: Photograph, pictures: Pictures, differences: tu
     ]
     for name, *cells in rows:
         print(f"  {name:34}" + "".join(f"{cell:>22}" for cell in cells))
-    print("\nThe pixels lie between 0 and 1; the loops were run on a crop, for they are slow. Away from the border, a")
-    print("row of W sums to 1 and a column to 1/4, because there are four times as many. So the figure shows 4·Wᵀ·y,")
-    print("which is y interpolated linearly. The colours come back because their rotation is orthogonal; what the")
-    print("blur took away does not.")
+    print("\nThe pixels lie between 0 and 1. The loops ran on a crop, because they are slow. Away from the border, a")
+    print("row of W sums to 1 and a column to 1/4, because there are four times as many columns. So the figure shows")
+    print("4·Wᵀ·y, which is y interpolated linearly. The colours come back because their rotation is orthogonal. The")
+    print("details that the blur removed do not come back.")
 
 
 def _nbytes(matrix: Any) -> int:

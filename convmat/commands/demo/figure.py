@@ -28,18 +28,18 @@ class Window:
 
     @property
     def output(self) -> tuple[int, int]:
-        """Place of the highlighted output among the window's; a full window holds all of its receptive field."""
+        """Row and column of the highlighted output in the window. A full window contains its whole receptive field."""
         return min(1, self.height // STRIDE - 1), min(2, self.width // STRIDE - 1)
 
     def positions(self, shape: Shape, step: int) -> Array:
-        """Return where the window lies in the ravel of an array (C, H, W) that has one pixel for `step` pixels."""
+        """Return the window's indices in the ravel of an array (C, H, W) that has one pixel for every `step` pixels."""
         top, left, height, width = (n // step for n in (self.top, self.left, self.height, self.width))
         every = np.arange(prod(shape)).reshape(shape)
         return every[:, top : top + height, left : left + width].ravel()
 
 
 def most_varied_window(x: Array) -> Window:
-    """Return the window of the picture's lower half, near which it is enlarged, in which the colours differ most."""
+    """Return the window with the most varied colours in the picture's lower half, where it is shown enlarged."""
     _, H, W = x.shape
     h, w = min(WINDOW, H // STRIDE * STRIDE), min(WINDOW, W // STRIDE * STRIDE)
     colours = x - x.mean(axis=0) if np.ptp(x, axis=0).any() else x  # grey pictures have only their brightness

@@ -21,12 +21,12 @@ from convmat.matrices import convolution_matrix, transposed_convolution_matrix
 
 STRIDE, PADDING = 2, 1
 DEGREES = 25
-MATRIX_LIMIT = 256 * 10**6  # bytes of W: larger photographs are reduced first, so that the demo takes seconds anywhere
+MATRIX_LIMIT = 256 * 10**6  # bytes of W: larger photographs are reduced first, so that the demo takes seconds
 TOLERANCE = 1e-5  # of pixels between 0 and 1, in float32
-CROP = 24  # outputs on each axis that the loops check
-PIPE_LIMIT = 256 * 10**6  # bytes that are read from a pipe or a device, which may have no end
-SAMPLE_FORMAT, UNSIGNED = 339, (1,)  # the tag of a TIFF that says what its numbers are, and one of its values
-RUNS = 3  # of each step, of which the fastest is shown: the first is often slowed down by fresh memory
+CROP = 24  # outputs on each axis that are compared with the loops
+PIPE_LIMIT = 256 * 10**6  # bytes to read from a pipe or a device, which may never end
+SAMPLE_FORMAT, UNSIGNED = 339, (1,)  # TIFF's tag for the type of its numbers, and the value for unsigned integers
+RUNS = 3  # of each step; the fastest is shown, because fresh memory slows down the first
 
 
 def check(name: str, agrees: bool) -> None:
@@ -37,19 +37,19 @@ def check(name: str, agrees: bool) -> None:
 
 @dataclass(frozen=True)
 class Photograph:
-    """Pixels (3, H, W) in float32 between 0 and 1, where they come from, and what the file has."""
+    """Pixels (3, H, W) in float32 between 0 and 1, and a description of the file."""
 
     pixels: Array
     name: str
     size: tuple[int, int]  # (H, W) in the file
-    channels: str  # what a pixel has in the file
-    conversion: str  # how the demo makes three channels of them, a sentence; empty where it need not
-    transparent: bool  # whether the file has pixels that are not opaque, which the demo takes as if they were
+    channels: str  # a pixel's channels in the file
+    conversion: str  # a sentence: how the demo makes three channels of them; empty if there are three
+    transparent: bool  # whether the file has pixels that are not opaque; the demo treats them as opaque
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A photograph x, y = W·x, z = Wᵀ·y, the matrices, and the seconds that each step took."""
+    """A photograph x, y = W·x, z = Wᵀ·y, the matrices, and the seconds of each step."""
 
     K: Array
     geometry: ConvolutionGeometry
@@ -62,7 +62,7 @@ class Pictures:
 
 
 def find(image: Path | None) -> Path:
-    """Return the path of an image, of the portrait that matplotlib ships if none is given."""
+    """Return the path of the image, or of a portrait that matplotlib ships."""
     if image is not None:
         return image
     from matplotlib.cbook import get_sample_data
@@ -71,7 +71,7 @@ def find(image: Path | None) -> Path:
 
 
 def check_apart(image: Path, figure: Path) -> None:
-    """Raise CommandError if the figure would be written over the image, whatever names lead to it."""
+    """Raise CommandError if the figure would overwrite the image, even under another name."""
     try:
         same = image.samefile(figure)
     except (OSError, ValueError):  # one of them is not there
@@ -83,7 +83,7 @@ def check_apart(image: Path, figure: Path) -> None:
 
 
 def load(path: Path) -> Photograph:
-    """Read an image as RGB, reduced where its W would be too large for a demo."""
+    """Read an image as RGB, and reduce it if its W would be too large for a demo."""
     from PIL import Image, UnidentifiedImageError
 
     name = repr(str(path))
@@ -112,7 +112,7 @@ def load(path: Path) -> Photograph:
 
 
 def _seekable(file: BinaryIO) -> BinaryIO:
-    """Return a file in which Pillow can go back: what is no regular file is read to its end first."""
+    """Return a file in which Pillow can seek. A pipe or a device is read to its end first."""
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     content = file.read(PIPE_LIMIT + 1)
@@ -130,7 +130,7 @@ def _read(path: Path, file: BinaryIO) -> Photograph:
     with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         mode, transparent = image.mode, False
-        if image.mode.startswith(("I", "F")):  # grey of more than 8 bits, which Pillow would clip on the way to RGB
+        if image.mode.startswith(("I", "F")):  # grey of more than 8 bits: Pillow's conversion to RGB would clip it
             tags = getattr(opened, "tag_v2", {})
             unsigned = image.mode == "I" and tags.get(SAMPLE_FORMAT) == UNSIGNED
             image = Image.fromarray(_shades(image, unsigned))
@@ -147,7 +147,7 @@ def _read(path: Path, file: BinaryIO) -> Photograph:
 
 
 def _described(mode: str) -> tuple[str, str]:
-    """Return what a pixel of one of Pillow's modes has, and how the demo makes red, green and blue of it."""
+    """Return the channels of one of Pillow's modes, and how the demo converts them to red, green and blue."""
     grey = "The demo takes its grey as red, green and blue alike."
     deep = "The demo divides its values by the largest of them, and takes them as red, green and blue alike."
     converted = "The demo converts it to red, green and blue."
@@ -177,7 +177,7 @@ def _described(mode: str) -> tuple[str, str]:
 
 
 def _transparent(image: Any) -> bool:
-    """Tell whether an image has pixels that are not opaque; many that could have such pixels do not."""
+    """Tell whether an image has pixels that are not opaque. Many images with an alpha channel have none."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return False
     least, _ = image.convert("RGBA").getchannel("A").getextrema()
@@ -185,9 +185,9 @@ def _transparent(image: Any) -> bool:
 
 
 def _shades(image: Any, unsigned: bool) -> Array:
-    """Return deep grey as float32, which Pillow can resize whatever the order of bytes was; what is no number is 0."""
+    """Return deep grey as float32, which Pillow can resize for any order of bytes. NaN and Inf become 0."""
     values: Array = np.asarray(image)
-    if unsigned:  # Pillow has no mode for 32 bits without a sign, and lets the highest be one
+    if unsigned:  # Pillow has no mode for unsigned 32 bits, and takes the highest bit for a sign
         values = values.view(np.uint32)
     shades: Array = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0).clip(0)
     return shades
@@ -207,7 +207,7 @@ def geometry_of(shape: tuple[int, int]) -> ConvolutionGeometry:
 
 
 def fitting_size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the size (H, W) in the same proportions whose W stays below the limit, known before anything is built."""
+    """Return a size (H, W) in the same proportions whose W stays below the limit. Nothing is built for this."""
     while (nbytes := geometry_of(shape).matrix_nbytes(np.float32)) > MATRIX_LIMIT:
         factor = 0.999 * (MATRIX_LIMIT / nbytes) ** 0.5
         shape = max(2, int(shape[0] * factor)), max(2, int(shape[1] * factor))
@@ -244,7 +244,7 @@ def halve_and_enlarge(x: Array, step: Callable[[str], None]) -> Pictures:
         return result
 
     def build_transpose() -> Any:
-        # An odd size is one of two that halve to the same: the transpose is told which.
+        # Two sizes, an odd and an even one, halve to the same: `output_shape` says which of them is meant.
         return transposed_convolution_matrix(K, y.shape, stride=STRIDE, padding=PADDING, output_shape=x.shape)
 
     W = timed("building W", lambda: convolution_matrix(K, x.shape, stride=STRIDE, padding=PADDING))
@@ -263,13 +263,13 @@ def check_against_loops(pictures: Pictures) -> tuple[float, float]:
         whole = stop - start == n
         outputs.append(slice(start, stop))
         pixels.append(slice(start * STRIDE, size if whole else stop * STRIDE))
-        # The outermost line of a crop lacks what lies beyond it.
+        # The outermost line of a crop reads pixels beyond the crop, so it is not compared.
         inner.append(slice(None) if whole else slice(1, -1))
     options = {"stride": STRIDE, "padding": PADDING}
     crop = pictures.y[:, *outputs]
     Y = textbook.corr2d(pictures.x[:, *pixels], pictures.K, **options)
     Z = textbook.trans_conv(crop, pictures.K, **options)
-    _, height, width = Z.shape  # of an odd size, the loops give the even one below it
+    _, height, width = Z.shape  # for an odd size, the loops give the even size below it
     forward = float(np.abs(Y - crop)[:, *inner].max())
     back = float(np.abs(Z - pictures.z[:, *pixels][:, :height, :width])[:, *inner].max())
     check("W·x", forward <= TOLERANCE)

@@ -16,12 +16,12 @@ from convmat.commands.exercise.tables import case_tables, ratio_table
 
 __all__ = ["run"]
 
-SECONDS = 50.0  # of measuring; what is slower than its share adds some
+SECONDS = 50.0  # to measure, about: slow ways add some
 BRIEF = tuple(case for case in CASES if case.brief)
 
 
 def run(figure: Path | None = None, seconds: float = SECONDS, cases: Sequence[Case] | None = None) -> Comparison:
-    """Measure the ways to compute the same products on this machine, and print tables and the answer.
+    """Measure several ways to compute the same products on this machine, and print tables and the answer.
 
     Parameters
     ----------
@@ -30,17 +30,17 @@ def run(figure: Path | None = None, seconds: float = SECONDS, cases: Sequence[Ca
     seconds : float
         How long to measure, about.
     cases : sequence of Case, optional
-        What to compute; by default those of the suite that take not too long.
+        What to compute; by default the shorter cases of the suite.
 
     Returns
     -------
     Comparison
-        What was measured.
+        The measurements.
 
     Raises
     ------
     CommandError
-        If something that it needs is not installed, the figure cannot be written, or two ways do not agree.
+        If a package is missing, the figure cannot be written, or two ways do not agree.
     """
     if figure is not None:
         require("this", "PIL", "matplotlib")
@@ -64,7 +64,7 @@ def run(figure: Path | None = None, seconds: float = SECONDS, cases: Sequence[Ca
 
 
 def report(comparison: Comparison) -> str:
-    """Return all that the command prints."""
+    """Return the text that the command prints."""
     top = comparison.ceilings
     threads = "1 thread" if comparison.workers == 1 else f"{comparison.workers} threads"
     types = ", ".join(dict.fromkeys(case.dtype for case in comparison.cases))

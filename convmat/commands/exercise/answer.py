@@ -1,4 +1,4 @@
-"""The answer in sentences, each said only if the numbers that were measured bear it out.
+"""The answer in sentences. Each sentence is there only if the measured numbers support it.
 
 "Is it efficient to use matrix multiplication to implement convolutions? Why?" is an exercise of the textbook's section.
 There are two matrix multiplications: W times the image, and, after im2col, the kernel times the image's windows.
@@ -7,6 +7,7 @@ There are two matrix multiplications: W times the image, and, after im2col, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from math import prod
 from statistics import median
 
@@ -17,14 +18,15 @@ from convmat.commands.exercise.tables import fold
 from convmat.commands.exercise.ways import WAYS
 
 QUESTION = "Is it efficient to use matrix multiplication to implement convolutions? Why?"
-_AS_FAST = 1.1  # times the fastest: nearer, and the next run may say the opposite
+_AS_FAST = 1.1  # times the fastest: below this, the next run may say the opposite
+_PERCENT = f"{_AS_FAST - 1:.0%}"
 _RIVALS = {
     "csr": "the stored W",
     "im2col": "im2col",
     "compiled": "the compiled loops",
     "auto": 'convmat with engine="auto"',
 }
-_MANY = 16  # channels out of a group from which im2col's copies are used often
+_MANY = 16  # output channels of a group from which im2col uses its copies often
 
 
 def paragraphs(comparison: Comparison) -> list[str]:
@@ -38,20 +40,10 @@ def paragraphs(comparison: Comparison) -> list[str]:
     Returns
     -------
     list of str
-        The verdict first, then why, then what was left out. Each leaves out what was not measured.
+        The verdict first, then the reasons. A paragraph about something that was not measured is missing.
     """
-    parts: list[Callable[[Comparison], Sequence[str]]] = [
-        verdict,
-        stored_matrix,
-        building,
-        dense_matrix,
-        loops,
-        copied_windows,
-        spectra,
-        libraries,
-        transposed,
-    ]
-    return [" ".join(sentences) for paragraph in parts if (sentences := paragraph(comparison))]
+    makers = (verdict, stored_matrix, building, dense_matrix, loops, copied_windows, spectra, libraries, transposed)
+    return [" ".join(sentences) for maker in makers if (sentences := maker(comparison))]
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -68,31 +60,31 @@ def verdict(comparison: Comparison) -> list[str]:
         elif behind:
             sentences.append(
                 f"Multiplying by W, stored as a sparse matrix, is efficient only here and there: it is the fastest way, or "
-                f"within {_percent()} of it, for {_names(level)}; in the other {len(behind)} another way is faster, "
+                f"within {_PERCENT} of it, for {_names(level)}; in the other {len(behind)} another way is faster, "
                 f"{_range(behind.values())}."
             )
         else:
             sentences.append(
                 f"Multiplying by W, stored as a sparse matrix, is efficient here: {_all(level)} it is the fastest way, or "
-                f"within {_percent()} of it."
+                f"within {_PERCENT} of it."
             )
     ratios = _ratios(comparison, "im2col")
     groups = {
         "with many channels": {case: r for case, r in ratios.items() if _reused(case) >= _MANY},
         "with one channel": {case: r for case, r in ratios.items() if case.single},
     }
-    parts = []
+    clauses = []
     for name, group in groups.items():
         if group:
             behind, level = _split(group)
             where = f"{name} ({_names(group) if len(group) < 5 else f'{len(group)} cases'})"
             if not behind:
-                parts.append(f"{where} it is the fastest way, or within {_percent()} of it")
+                clauses.append(f"{where} it is the fastest way, or within {_PERCENT} of it")
             else:
-                parts.append(f"{where} it takes {_range(group.values())} as long as the fastest")
-    if parts:
+                clauses.append(f"{where} it takes {_range(group.values())} as long as the fastest")
+    if clauses:
         sentences.append(
-            f"As for the other matrix multiplication, of the kernel by copied windows (im2col): {'; '.join(parts)}."
+            f"As for the other matrix multiplication, of the kernel by copied windows (im2col): {'; '.join(clauses)}."
         )
     return sentences
 
@@ -147,9 +139,7 @@ def building(comparison: Comparison) -> list[str]:
     ]
     if anew:
         slower = [each.product / other.product for each, other in anew]
-        sentences.append(
-            f"Whoever builds it anew for every product pays {_range(slower)} the product with a W that is kept."
-        )
+        sentences.append(f"A product that builds W first takes {_range(slower)} as long as one with a stored W.")
     return sentences
 
 
@@ -164,7 +154,7 @@ def dense_matrix(comparison: Comparison) -> list[str]:
     if sparse is None:
         return []
     ratio = timing.product / sparse.product
-    compared = f"takes {fold(ratio)} times as long" if ratio >= 1 else f"takes {fold(1 / ratio)} times less long"
+    compared = f"takes {fold(ratio)} times as long" if ratio >= 1 else f"is {fold(1 / ratio)} times as fast"
     sentences = [
         (
             f"With its zeros, as a dense matrix, W of {case.name} takes {scaled(timing.work.memory, 'B')} instead of "
@@ -180,7 +170,7 @@ def dense_matrix(comparison: Comparison) -> list[str]:
 
 
 def loops(comparison: Comparison) -> list[str]:
-    """Say what the interpreter costs for every window, and what is left when the same loops are compiled."""
+    """Say what the interpreter costs for every window, and how fast the same loops are when compiled."""
     found = _timings(comparison, "loops")
     if not found:
         return []
@@ -270,16 +260,16 @@ def spectra(comparison: Comparison) -> list[str]:
     for rival, name in _RIVALS.items():
         if sum(rival in timings[k] for k in sizes) > 1:
             wins.setdefault(crossover(comparison, rival), []).append(name)
-    parts = [f"from {first} × {first} on it is faster than {_list(names)}" for first, names in wins.items() if first]
+    clauses = [f"from {first} × {first} on it is faster than {_list(names)}" for first, names in wins.items() if first]
     if None in wins:
-        parts.append(f"at no kernel up to {most} × {most} is it faster than {_list(wins[None])}")
-    if parts:
-        sentences.append(f"Of the kernel sizes {_list(map(str, sizes))}: {'; '.join(parts)}.")
+        clauses.append(f"at no kernel up to {most} × {most} is it faster than {_list(wins[None])}")
+    if clauses:
+        sentences.append(f"Of the kernel sizes {_list(map(str, sizes))}: {'; '.join(clauses)}.")
     return sentences
 
 
 def libraries(comparison: Comparison) -> list[str]:
-    """Say how the libraries stand, which choose among methods."""
+    """Say how the libraries compare: they choose among methods."""
     sentences = []
     for way, name in (("auto", 'convmat with engine="auto"'), ("torch", "PyTorch")):
         ratios = _ratios(comparison, way)
@@ -287,10 +277,10 @@ def libraries(comparison: Comparison) -> list[str]:
             continue
         behind, level = _split(ratios)
         if not behind:
-            sentences.append(f"{name} is the fastest, or within {_percent()} of it, {_all(level)}.")
+            sentences.append(f"{name} is the fastest, or within {_PERCENT} of it, {_all(level)}.")
         elif level:
             sentences.append(
-                f"{name} is the fastest, or within {_percent()} of it, in {len(level)} of {len(ratios)}; "
+                f"{name} is the fastest, or within {_PERCENT} of it, in {len(level)} of {len(ratios)}; "
                 f"in the other{'s' if len(behind) > 1 else ''} it takes {_range(behind.values())} as long as the fastest."
             )
         else:
@@ -299,7 +289,7 @@ def libraries(comparison: Comparison) -> list[str]:
 
 
 def transposed(comparison: Comparison) -> list[str]:
-    """Say whether the transposed product tells the same."""
+    """Say whether the transposed product gives the same answer."""
     ratios = {}
     for case in comparison.cases:
         found = {way: t.transposed for way, t in comparison.of(case).items() if t.transposed is not None}
@@ -309,7 +299,7 @@ def transposed(comparison: Comparison) -> list[str]:
         return []
     behind, level = _split(ratios)
     if not behind:
-        said = f"{_all(level)} it is the fastest way, or within {_percent()} of it"
+        said = f"{_all(level)} it is the fastest way, or within {_PERCENT} of it"
     else:
         where = f"in {len(behind)} of {len(ratios)}" if level else _all(behind)
         said = f"{where} another way is faster, {_range(behind.values())}"
@@ -317,7 +307,7 @@ def transposed(comparison: Comparison) -> list[str]:
 
 
 def left_out(comparison: Comparison) -> list[str]:
-    """Return one line for each way that was left out of some case, with the reasons."""
+    """Return lines that say which ways were left out of which cases, and why."""
     lines = []
     for way in WAYS:
         reasons: dict[str, list[str]] = {}
@@ -333,7 +323,7 @@ def left_out(comparison: Comparison) -> list[str]:
 
 
 def crossover(comparison: Comparison, rival: str) -> int | None:
-    """Return the kernel size from which spectra are faster than a way, at all larger sizes measured; None if at none."""
+    """Return the kernel size from which spectra are faster than a way, at it and all larger sizes; None if there is none."""
     timings = {k: comparison.of(case) for k, case in _kernel_ladder(comparison).items()}
     shared = [k for k, found in timings.items() if rival in found and "fft" in found]
     return _first_win(shared, lambda k: timings[k][rival].product > timings[k]["fft"].product)
@@ -350,13 +340,9 @@ def _kernel_ladder(comparison: Comparison) -> dict[int, Case]:
 
 
 def _first_win(sizes: Sequence[int], wins: Callable[[int], bool]) -> int | None:
-    """Return the first size from which on all win."""
-    first = None
-    for size in sorted(sizes, reverse=True):
-        if not wins(size):
-            break
-        first = size
-    return first
+    """Return the least size such that it and all larger sizes win."""
+    won = list(takewhile(wins, sorted(sizes, reverse=True)))
+    return won[-1] if won else None
 
 
 def _timings(comparison: Comparison, way: str) -> list[Timing]:
@@ -364,7 +350,7 @@ def _timings(comparison: Comparison, way: str) -> list[Timing]:
 
 
 def _ratios(comparison: Comparison, way: str) -> dict[Case, float]:
-    """Return how many times as long as the fastest a way takes, in each case where there are others."""
+    """Return a way's time over that of the fastest way, in each case that has other ways."""
     ratios = {}
     for timing in _timings(comparison, way):
         others = comparison.of(timing.case)
@@ -374,18 +360,14 @@ def _ratios(comparison: Comparison, way: str) -> dict[Case, float]:
 
 
 def _split(ratios: dict[Case, float]) -> tuple[dict[Case, float], dict[Case, float]]:
-    """Return what is behind the fastest, and what is as fast."""
+    """Return the cases where a way is behind the fastest, and those where it is about as fast."""
     behind = {case: ratio for case, ratio in ratios.items() if ratio > _AS_FAST}
     return behind, {case: ratio for case, ratio in ratios.items() if ratio <= _AS_FAST}
 
 
 def _reused(case: Case) -> int:
-    """Return the channels out of a group: how often im2col uses each number that it copies."""
+    """Return the output channels of a group: how often im2col uses each number that it copies."""
     return case.geometry.out_channels // case.geometry.groups
-
-
-def _percent() -> str:
-    return f"{_AS_FAST - 1:.0%}"
 
 
 def _all(cases: Iterable[Case]) -> str:

@@ -1,4 +1,4 @@
-"""The convolutions that the exercise is answered on: a ladder of image sizes, one of kernel sizes, layers of networks."""
+"""The convolutions of the exercise: a ladder of image sizes, a ladder of kernel sizes, and layers of networks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A convolution of one image with channels, and arrays to try it on.
+    """A convolution of one image with channels, and arrays for it.
 
     Attributes
     ----------
     name : str
-        What tables and results call it.
+        Its name in tables and results.
     kernel_shape : tuple of int
         ``(C_out, C_in // groups, h, w)``.
     input_shape : tuple of int
         ``(C_in, H, W)``.
     options : dict
-        Stride, padding, dilation, groups, as `Convolution` takes them; the padding is zeros.
+        Stride, padding, dilation and groups, as `Convolution` takes them; the padding is zeros.
     brief : bool
-        Whether a run of about a minute takes it.
+        Whether a run of about a minute includes it.
     dtype : str
-        Of all arrays.
+        The dtype of all arrays.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Case:
 
 
 def square(name: str, size: int, kernel: int, channels: int = 1, **options: Any) -> Case:
-    """Return the convolution of a square image with a square kernel, all channels with all, of the same size."""
+    """Return the convolution of a square image with a square kernel; the output has the same size and channels."""
     return Case(name, (channels, channels, kernel, kernel), (channels, size, size), **options)
 
 

@@ -1,4 +1,4 @@
-"""What was measured as pictures: time against size, and the roofline. Imports matplotlib late."""
+"""The measurements as pictures: time against size, and the roofline. Imports matplotlib late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convmat.commands.exercise.cases import Case
 from convmat.commands.exercise.measure import Comparison
 from convmat.commands.exercise.ways import WAYS
 
-# Colours that can be told apart by those who see red and green alike, and a marker for each way besides.
+# Colours that differ also for people who cannot tell red from green, and a marker for each way.
 STYLES = {
     "loops": ("#000000", "v"),
     "compiled": ("#7f7f7f", "^"),
@@ -41,7 +41,7 @@ def draw(comparison: Comparison) -> Any:
 
 
 def draw_times(axes: Any, comparison: Comparison, ladder: str) -> None:
-    """Draw the time of a product against the size of the image, at the kernel size that most images have, or the reverse."""
+    """Draw the time of a product against one size, of the image or of the kernel, at the other's most frequent value."""
     from matplotlib.ticker import EngFormatter
 
     which = 0 if ladder == "image" else 1
@@ -72,7 +72,7 @@ def draw_times(axes: Any, comparison: Comparison, ladder: str) -> None:
 
 
 def draw_roofline(axes: Any, comparison: Comparison, cases: Sequence[Case] | None = None) -> None:
-    """Draw the rate of each product against its arithmetic intensity, under what the machine can do at best."""
+    """Draw the rate of each product against its arithmetic intensity, under the machine's ceilings."""
     from matplotlib.ticker import EngFormatter
 
     top = comparison.ceilings
@@ -126,7 +126,7 @@ def _sizes(case: Case) -> tuple[int, int]:
 
 
 def _ladder(cases: Sequence[Case], which: int) -> list[Case]:
-    """Return the single-channel squares in which one size varies most often while the other stays."""
+    """Return the largest set of square single-channel cases in which only one size varies."""
     groups: dict[int, list[Case]] = {}
     for case in cases:
         if case.single and case.input_shape[1] == case.input_shape[2] and case.kernel_shape[2] == case.kernel_shape[3]:

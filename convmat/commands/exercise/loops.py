@@ -10,7 +10,7 @@ import numba
 from convmat.geometry import Array
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-# Arithmetic as it is written, no fastmath. Nothing is cached: a run takes a minute, and a cache may be unwritable.
+# No fastmath, so the arithmetic is as written. No cache: a run takes a minute, and a cache may not be writable.
 _compiled: _Decorator = cast(Any, numba).njit(nogil=True)
 
 
@@ -18,12 +18,12 @@ _compiled: _Decorator = cast(Any, numba).njit(nogil=True)
 def corr2d(
     X: Array, K: Array, Y: Array, s_h: int, s_w: int, d_h: int, d_w: int, groups: int, first: int, last: int
 ) -> None:
-    """Write rows of the convolution, counted over all channels, of a padded image (C_in, H, W)."""
+    """Write rows of the convolution of a padded image (C_in, H, W). Rows are numbered over all channels."""
     C_out, C_in, h, w = K.shape
     _, n_h, n_w = Y.shape
     for row in range(first, last):
         o, i = row // n_h, row % n_h
-        channel = o // (C_out // groups) * C_in  # the first of the group's
+        channel = o // (C_out // groups) * C_in  # the first input channel of the group
         for j in range(n_w):
             total = K.dtype.type(0)
             for c in range(C_in):
@@ -37,7 +37,7 @@ def corr2d(
 def trans_conv(
     Y: Array, K: Array, Z: Array, s_h: int, s_w: int, d_h: int, d_w: int, groups: int, first: int, last: int
 ) -> None:
-    """Add what rows of an image (C_out, n_h, n_w) contribute to its transposed convolution, padding included."""
+    """Add the contributions of rows of an image (C_out, n_h, n_w) to its transposed convolution, with its padding."""
     C_out, C_in, h, w = K.shape
     _, n_h, n_w = Y.shape
     for row in range(first, last):

@@ -1,4 +1,4 @@
-"""Measures all ways alike: those that are compared run in turn, and the machine's ceilings beside them."""
+"""Measures all ways in the same manner. Ways take turns, and the machine's ceilings are measured in the same run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from convmat.commands.exercise.cases import Case, square
 from convmat.commands.exercise.ways import WAYS, Ready, Way, Work
 from convmat.geometry import Array
 
-_TURN = 2e-3  # seconds of a turn at least, far above what the clock and one interruption cost
-_ROUNDS = 3, 15  # at least, time permitting, and at most
+_TURN = 2e-3  # least seconds of a turn, far more than the clock and one interruption take
+_ROUNDS = 3, 15  # least number if time permits, and most
 _TOLERANCE = {"float64": 1e-10, "float32": 1e-3}  # of the largest number in the result
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine does at best, with as many threads as the ways have.
+    """The best rates of the machine, with as many threads as the ways have.
 
     Attributes
     ----------
@@ -41,17 +41,17 @@ class Ceilings:
     gemm: float
 
     def best(self, other: Ceilings) -> Ceilings:
-        """Return the higher of each: whatever else the machine does lowers them."""
+        """Return the higher of each rate, because other work of the machine lowers rates."""
         return Ceilings(max(self.copy, other.copy), max(self.cached, other.cached), max(self.gemm, other.gemm))
 
     def bound(self, work: Work) -> float:
-        """Return the seconds of a product, its arrays in memory, at the rates of copying and BLAS: the roofline."""
+        """Return the least seconds of a product with arrays in memory: the roofline of copying and BLAS."""
         return max(work.bytes / self.copy, work.flops / self.gemm)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one way in one case, None where they were not taken, and what it counts."""
+    """Seconds of one way in one case, or None if not measured, and its counts."""
 
     case: Case
     way: str
@@ -73,7 +73,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was measured, and what was left out: (case, way) → why."""
+    """All measurements, and what was left out: (case, way) → why."""
 
     timings: tuple[Timing, ...]
     refusals: Mapping[tuple[str, str], str]
@@ -116,18 +116,18 @@ def compare(
     cases : sequence of Case
         What to compute.
     seconds : float
-        How long to measure; some ways take longer than their share.
+        How long to measure, about; slow ways take longer.
     workers : int
         Threads of every way.
     step : callable
-        Called with a few words before each case, and before the ceilings.
+        Called with a name before each case, and before the ceilings.
     ways : iterable of Way
         What to compare.
 
     Returns
     -------
     Comparison
-        Medians.
+        The medians.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def compare(
 
 
 def ceilings(workers: int, seconds: float = 2.0) -> Ceilings:
-    """Measure what the machine does at best."""
+    """Measure the best rates of the machine."""
     return Ceilings(
         copy_rate(workers, 64_000_000, seconds / 3),
         copy_rate(workers, 128_000, seconds / 3),
@@ -172,9 +172,9 @@ def ceilings(workers: int, seconds: float = 2.0) -> Ceilings:
 
 
 def copy_rate(workers: int, nbytes: int, seconds: float) -> float:
-    """Return the bytes per second at which threads copy, each an array of so many bytes to another."""
+    """Return the bytes per second at which threads copy. Each copies one array of `nbytes` bytes to another."""
     source, target = np.ones((workers, nbytes // 8)), np.zeros((workers, nbytes // 8))
-    repeat = max(1, 10_000_000 // nbytes)  # a call from thread to thread takes as long as copying a small array
+    repeat = max(1, 10_000_000 // nbytes)  # handing a call to a thread takes as long as copying a small array
 
     def copy(i: int) -> None:
         for _ in range(repeat):
@@ -186,14 +186,14 @@ def copy_rate(workers: int, nbytes: int, seconds: float) -> float:
 
 
 def gemm_rate(seconds: float, n: int = 1024) -> float:
-    """Return the operations per second of a product of square matrices, with the threads that BLAS has."""
+    """Return the operations per second of a product of square matrices, with BLAS's present number of threads."""
     a, b = np.random.default_rng(1).standard_normal((2, n, n))
     out = np.empty((n, n))
     return 2 * n**3 / _fastest(lambda: np.matmul(a, b, out=out), seconds)
 
 
 def build_seconds(way: Way, case: Case, workers: int, budget: float = 0.0) -> tuple[Ready, float]:
-    """Return a way prepared, and the median seconds that it took; once more while the budget lasts, up to three times."""
+    """Prepare a way up to three times, while the budget lasts; return the last result and the median seconds."""
     times = []
     start = perf_counter()
     while True:
@@ -261,7 +261,7 @@ def measure(case: Case, ways: Sequence[Way], workers: int, seconds: float) -> li
 
 
 def _run(ready: Ready, case: Case) -> list[Array]:
-    """Return a product and a transposed product; the first ones also load what a way loads late."""
+    """Return a product and a transposed product. The first call also does the way's late imports."""
     return [ready.product(case.x), ready.transposed(case.y)]
 
 
@@ -272,7 +272,7 @@ def _bind(function: Callable[[Array], Array], array: Array) -> Callable[[], Arra
 def _check(case: Case, first: str, second: str, expected: Sequence[Array], results: Sequence[Array]) -> None:
     for a, b in zip(expected, results, strict=True):
         difference = np.abs(a - b).max() / max(np.abs(a).max(), 1e-300)
-        if not difference <= _TOLERANCE[case.dtype]:  # a NaN is no agreement
+        if not difference <= _TOLERANCE[case.dtype]:  # so that a NaN is a difference
             raise RuntimeError(f"{case.name}: {first} and {second} differ by {difference:.1g} of the largest number")
 
 
@@ -286,12 +286,12 @@ def _seconds(call: Callable[[], object], count: int) -> float:
     for _ in range(count):
         result = call()
     seconds = (perf_counter() - start) / count
-    del result  # given back after the clock has stopped
+    del result  # freed after the clock has stopped
     return seconds
 
 
 def _fastest(call: Callable[[], object], seconds: float) -> float:
-    """Return the least time of some calls: of a ceiling, the best is what counts."""
+    """Return the least time of some calls, because a ceiling is the best rate."""
     call()
     end = perf_counter() + seconds
     least = _seconds(call, 1)

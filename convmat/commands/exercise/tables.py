@@ -1,4 +1,4 @@
-"""What was measured as text: one table for each case, and one of all ratios."""
+"""The measurements as text: one table for each case, and one of all ratios."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fold(ratio: float) -> str:
 
 
 def case_tables(comparison: Comparison) -> str:
-    """Return a table for each case: what each way counts and takes."""
+    """Return a table for each case, with the counts and times of each way."""
     blocks = []
     headings = ("", "build", "W·x", "× best", "Wᵀ·y", "moves", "GB/s", "GFLOP/s", "flops/B")
     for case in comparison.cases:
@@ -48,7 +48,7 @@ def case_tables(comparison: Comparison) -> str:
 
 
 def ratio_table(comparison: Comparison) -> str:
-    """Return all ways by all cases: how many times as long as the fastest a product takes."""
+    """Return a table of ways by cases: the time of a product over that of the fastest way."""
     cases = comparison.cases
     best = {case.name: min(timing.product for timing in comparison.of(case).values()) for case in cases}
     rows: list[tuple[str, ...]] = [("", *(case.name for case in cases))]
@@ -59,7 +59,7 @@ def ratio_table(comparison: Comparison) -> str:
 
 
 def table(rows: Sequence[Iterable[str]]) -> str:
-    """Return rows of cells as aligned text, indented by two spaces, the first column to the left."""
+    """Return rows of cells as text, indented by two spaces. The first column is aligned left, the others right."""
     cells = [list(row) for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = []

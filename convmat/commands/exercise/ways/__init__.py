@@ -1,7 +1,7 @@
 """Ways to compute the same product, one class each: the textbook's loops, W in its forms, im2col, spectra, and libraries.
 
-Each way says what it counts, before anything runs: the operations that it does, the bytes that it moves and the bytes that
-it keeps. Each is written as one would write it who knows the method well and has an hour, with the same number of threads.
+Before anything runs, each way counts its operations, the bytes that it moves and the bytes that it keeps. Each is a careful
+but short implementation of its method, and all have the same number of threads.
 """
 
 from __future__ import annotations

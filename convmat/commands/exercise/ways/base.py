@@ -1,4 +1,4 @@
-"""What a way to compute a product is, and what all of them share: their counts, their threads, and padding."""
+"""The protocol of a way to compute a product, and what the ways share: counts, threads, and padding."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from convmat.commands._console import unusable
 from convmat.commands.exercise.cases import Case
 from convmat.geometry import Array
 
-_SERIAL = 1 << 16  # multiplications below which another thread does not pay
+_SERIAL = 1 << 16  # multiplications that do not pay for another thread
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a product costs by counting.
+    """The counted cost of a product.
 
     Attributes
     ----------
     flops : float
         Multiplications and additions.
     bytes : float
-        Bytes read and written, if every array goes from and to memory once for each pass over it.
+        Bytes read and written, if each pass over an array goes through memory once.
     memory : float
-        Bytes that the way needs beside the kernel, the input and the output: kept between products, or made anew in each.
+        Bytes besides the kernel, the input and the output, kept between products or allocated in each.
     """
 
     flops: float
@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Ready:
-    """A way with everything prepared that does not depend on the input."""
+    """A way after its preparation, which does not depend on the input."""
 
     product: Callable[[Array], Array]  # (C_in, H, W) → (C_out, H_out, W_out)
     transposed: Callable[[Array], Array]  # (C_out, H_out, W_out) → (C_in, H, W)
@@ -57,7 +57,7 @@ class Way(Protocol):
     title: str
 
     def refuses(self, case: Case) -> str | None:
-        """Return why it is left out, as a sentence, or None."""
+        """Return why the way is left out of a case, as a sentence, or None."""
 
     def work(self, case: Case) -> Work:
         """Count one product."""
@@ -67,7 +67,7 @@ class Way(Protocol):
 
 
 def memory_allowed() -> int:
-    """Return the bytes that a way may need: so that several fit into this machine beside each other."""
+    """Return the bytes that a way may need, so that several ways fit into this machine together."""
     return min(2 * 10**9, memory_limit() // 6)
 
 
@@ -77,12 +77,12 @@ def vector_bytes(case: Case) -> float:
 
 
 def padded_bytes(case: Case) -> float:
-    """Return the bytes of the padded input, where there is padding."""
+    """Return the bytes of the padded input, or 0 without padding."""
     return prod(case.geometry.padded.input_shape) * case.itemsize if any(map(any, case.geometry.padding)) else 0
 
 
 def too_large(work: Work) -> str | None:
-    """Return that a way needs more memory than it may, as a sentence, or None."""
+    """Return a sentence if a way needs more memory than allowed, else None."""
     allowed = memory_allowed()
     if work.memory <= allowed:
         return None
@@ -90,22 +90,22 @@ def too_large(work: Work) -> str | None:
 
 
 def missing(package: str) -> str | None:
-    """Return that a package is not installed or cannot be imported, as a sentence, or None."""
+    """Return a sentence if a package is not installed or cannot be imported, else None."""
     why = unusable(package)
     return None if why is None else f"{package} {why}"
 
 
 def cut(count: int, multiplications: int, workers: int) -> list[tuple[int, int]]:
-    """Cut a range into one share for each thread, fewer where a share would be too little work."""
+    """Cut a range into one block for each thread, or into fewer if a block would be too little work."""
     pieces = max(1, min(workers, count, multiplications // _SERIAL))
     return list(pairwise(count * piece // pieces for piece in range(pieces + 1)))
 
 
 def pad(case: Case, x: Array) -> Array:
-    """Return the input with zeros around it, where there is padding."""
+    """Return the input padded with zeros."""
     return np.pad(x, [(0, 0), *case.geometry.padding]) if any(map(any, case.geometry.padding)) else x
 
 
 def crop(case: Case, z: Array) -> Array:
-    """Return what of a padded input is the input."""
+    """Return the input inside a padded input."""
     return z[:, *(slice(axis.before, axis.before + axis.size) for axis in case.geometry.axes)]

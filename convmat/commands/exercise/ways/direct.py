@@ -1,4 +1,4 @@
-"""Weighted sums, one after the other: the book's loops, as they stand and compiled."""
+"""Weighted sums, one after the other: the book's loops, interpreted and compiled."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from convmat.commands.exercise.cases import Case
 from convmat.commands.exercise.ways.base import Ready, Work, crop, cut, missing, pad, padded_bytes, vector_bytes
 from convmat.geometry import Array
 
-LOOPS_LIMIT = 64 * 64  # windows that the loops in Python are waited for: an image of 64 × 64
+LOOPS_LIMIT = 64 * 64  # most windows for the loops in Python: an image of 64 × 64
 
 
 class Loops:
-    """One weighted sum after the other, as the book writes them: every window is a handful of calls of the interpreter."""
+    """One weighted sum after the other, as the book writes them; each window takes several calls of the interpreter."""
 
     name = "loops"
     title = "the book's loops"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse what the book does not do, and what would take seconds."""
+        """Refuse options that the book does not have, and cases that would take seconds."""
         geometry = case.geometry
         if geometry.groups != 1 or set(geometry.dilation) != {1} or any(a != b for a, b in geometry.padding):
             return "the book's loops know neither groups nor dilation, and pad both sides alike"
@@ -41,7 +41,7 @@ class Loops:
         padding = tuple(before for before, _ in geometry.padding)
 
         def transposed(y: Array) -> Array:
-            z = np.zeros(geometry.padded.input_shape, case.dtype)  # the last of it may be in no window
+            z = np.zeros(geometry.padded.input_shape, case.dtype)  # its last rows and columns may be in no window
             laid = textbook.trans_conv(y, case.kernel, stride=geometry.stride)
             z[:, : laid.shape[1], : laid.shape[2]] = laid
             return crop(case, z)
@@ -50,13 +50,13 @@ class Loops:
 
 
 class CompiledLoops:
-    """The same loops, compiled by numba as they stand, one share of the rows of the output for each thread."""
+    """The same loops, compiled by numba, with a block of output rows for each thread."""
 
     name = "compiled"
     title = "the same loops, compiled"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse if numba is missing, or told not to compile."""
+        """Refuse if numba is missing or disabled."""
         if (refusal := missing("numba")) is not None:
             return refusal
         from numba import config
@@ -82,7 +82,7 @@ class CompiledLoops:
             return y
 
         def transposed(y: Array) -> Array:
-            # Neighbouring outputs add to the same inputs, so each thread has an array of its own.
+            # Neighbouring outputs add to the same inputs, so each thread has its own array.
             z = np.zeros((len(shares), *geometry.padded.input_shape), case.dtype)
 
             def scatter(i: int, first: int, last: int) -> None:

@@ -1,4 +1,4 @@
-"""Libraries, which choose among methods: convmat and PyTorch."""
+"""Libraries that choose among methods: convmat and PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convmat.operators import Convolution
 
 
 class Auto:
-    """What convmat picks; counted as the convolution's own arithmetic, whichever engine it is."""
+    """The engine that convmat picks; counted as the arithmetic of the convolution, for any engine."""
 
     name = "auto"
     title = 'convmat, engine="auto"'
@@ -23,13 +23,13 @@ class Auto:
         return None
 
     def work(self, case: Case) -> Work:
-        """Count the arithmetic, and the input and output once; what is kept is what the chosen engine states."""
+        """Count the arithmetic, the input and output once, and the memory that the chosen engine keeps."""
         estimates = self._operator(case, None).explain().estimates
         state = next(e.cost.state for e in estimates if e.chosen and not e.transposed and e.cost is not None)
         return Work(case.geometry.flops, vector_bytes(case), state)
 
     def build(self, case: Case, workers: int) -> Ready:
-        """Make the operator. It prepares itself in the first product, so that there is one here."""
+        """Make the operator, and compute a first product, which prepares it."""
         A = self._operator(case, workers)
         A.apply(np.zeros(case.input_shape, case.dtype))
         transpose: Any = A.T
@@ -46,13 +46,13 @@ class Torch:
     title = "PyTorch"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse if PyTorch is missing, and padding that it does not have."""
+        """Refuse if PyTorch is missing or lacks the padding."""
         if any(a != b for a, b in case.geometry.padding):
             return "PyTorch pads both sides alike"
         return missing("torch")
 
     def work(self, case: Case) -> Work:
-        """Count the arithmetic, and the input and output once: which of its methods it takes is not known."""
+        """Count the arithmetic, and the input and output once, because PyTorch's choice of method is not known."""
         return Work(case.geometry.flops, vector_bytes(case), 0)
 
     def build(self, case: Case, workers: int) -> Ready:

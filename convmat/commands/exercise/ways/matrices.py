@@ -17,17 +17,17 @@ from convmat.matrices import convolution_matrix, transposed_convolution_matrix
 
 
 class DenseMatrix:
-    """W as an ordinary matrix, nearly all zeros."""
+    """W as a dense matrix, nearly all zeros."""
 
     name = "dense"
     title = "dense W"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse what does not fit."""
+        """Refuse cases that do not fit into memory."""
         return too_large(self.work(case))
 
     def work(self, case: Case) -> Work:
-        """Count every entry of W, zero or not: its bytes once, 2 operations each."""
+        """Count every entry of W, zero or not: its bytes once, and 2 operations."""
         entries = prod(case.geometry.shape)
         matrix = entries * case.itemsize
         return Work(2 * entries, matrix + vector_bytes(case), matrix)
@@ -40,22 +40,22 @@ class DenseMatrix:
 
 
 class StoredMatrix:
-    """W as a sparse matrix, built once, with a share of its rows for each thread; Wᵀ likewise, when it is first used."""
+    """W as a sparse matrix, built once, with a block of rows for each thread; also Wᵀ, when it is first used."""
 
     name = "csr"
     title = "CSR W, built once"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse what does not fit."""
+        """Refuse cases that do not fit into memory."""
         return too_large(self.work(case))
 
     def work(self, case: Case) -> Work:
-        """Count a value and its column for every nonzero, and 2 operations: in float64 12 bytes, while int32 suffices."""
+        """Count a value, its column and 2 operations for every nonzero: 12 bytes in float64 with int32 indices."""
         matrix = case.geometry.matrix_nbytes(case.dtype)
         return Work(2 * case.geometry.nnz, matrix + vector_bytes(case), matrix)
 
     def build(self, case: Case, workers: int) -> Ready:
-        """Write W, share by share."""
+        """Write W, block by block."""
         geometry = case.geometry
         built: dict[bool, list[tuple[int, int, Any]]] = {}
 
@@ -90,17 +90,17 @@ STORED = StoredMatrix()
 
 
 class RebuiltMatrix:
-    """W as a sparse matrix, built for one product and thrown away."""
+    """W as a sparse matrix, built for one product and then discarded."""
 
     name = "csr anew"
     title = "CSR W, built every time"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse what does not fit."""
+        """Refuse cases that do not fit into memory."""
         return STORED.refuses(case)
 
     def work(self, case: Case) -> Work:
-        """Count W twice: written, and read."""
+        """Count W twice, because it is written and read."""
         work = STORED.work(case)
         return Work(work.flops, work.bytes + work.memory, work.memory)
 
@@ -118,24 +118,24 @@ class RebuiltMatrix:
 
 
 class Im2col:
-    """The other matrix multiplication: all windows as the columns of a matrix, and the kernel, flattened, times it."""
+    """The other matrix multiplication: the flattened kernel times a matrix whose columns are the windows."""
 
     name = "im2col"
     title = "im2col + BLAS"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse what does not fit."""
+        """Refuse cases that do not fit into memory."""
         return too_large(self.work(case))
 
     def work(self, case: Case) -> Work:
-        """Count the copy of every pixel for every tap, written and read, and the arithmetic, zeros of the border too."""
+        """Count a copy of every pixel for every tap, written and read, and the arithmetic, with the border's zeros."""
         geometry = case.geometry
         columns = geometry.in_channels * prod(geometry.spatial_kernel) * prod(geometry.spatial_output)
         copy = columns * case.itemsize
         return Work(2 * columns * geometry.out_channels // geometry.groups, 2 * copy + vector_bytes(case), copy)
 
     def build(self, case: Case, workers: int) -> Ready:
-        """Flatten the kernel, and find where the windows lie."""
+        """Flatten the kernel, and find the pixels of each tap."""
         geometry = case.geometry
         groups, (h, w), (n_h, n_w) = geometry.groups, geometry.spatial_kernel, geometry.spatial_output
         kernel = case.kernel.reshape(groups, geometry.out_channels // groups, -1)

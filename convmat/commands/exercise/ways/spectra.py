@@ -13,13 +13,13 @@ from convmat.geometry import Array
 
 
 class Spectra:
-    """Products of Fourier transforms of the whole padded image; the kernel's is taken once."""
+    """Products of Fourier transforms of the whole padded image; the kernel is transformed once."""
 
     name = "fft"
     title = "FFT"
 
     def refuses(self, case: Case) -> str | None:
-        """Refuse spectra that do not fit."""
+        """Refuse spectra that do not fit into memory."""
         return too_large(self.work(case))
 
     def work(self, case: Case) -> Work:
@@ -47,7 +47,7 @@ class Spectra:
         ] = case.kernel
         spectrum = scipy.fft.rfft2(stretched, lengths, workers=workers)
         spectrum = spectrum.reshape(groups, -1, *spectrum.shape[1:])  # (G, C_out / G, C_in / G, *frequencies)
-        conjugate = spectrum.conj()  # of a correlation
+        conjugate = spectrum.conj()  # because the convolution is a correlation
         inside = tuple(
             slice(0, s * (n - 1) + 1, s) for n, s in zip(geometry.spatial_output, geometry.stride, strict=True)
         )
