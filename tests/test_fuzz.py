@@ -19,6 +19,7 @@ from tests.fuzz.reporting import reproduction, smallest
 
 # What is no size from which another way is taken: names, markers, bits, and the sizes of tables in other units.
 NO_THRESHOLDS = {"_NONE", "_EXTENT", "_MOST_AXES", "_MOST_CHANNELS", "_RESIDUAL"}
+NO_THRESHOLDS |= {"_ARRAYS", "_GROUP", "_PRODUCTS", "_VECTOR"}  # numbers of what there is, not of what is worth it
 
 
 def is_small(case):

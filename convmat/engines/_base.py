@@ -3,6 +3,10 @@
 An engine knows neither dtypes' rules nor batches' layouts nor conjugation; the operator does that once. It is given a
 geometry whose padding it does itself: the operator's own where the padding mode is among `Engine.pads`, else that of the
 convolution V of the padded input, without padding.
+
+What an engine's estimate counts with stands in `_Estimate` at the head of its module: each constant with its unit and
+meaning. They are of 2026-11, from times of products on one machine, and no script fits them.
+`python -m benchmarks.peers --regret` measures how near the estimates are.
 """
 
 from __future__ import annotations
@@ -117,13 +121,13 @@ class Scratch:
     ----------
     dtype : dtype
         Of its elements.
-    pieces : int
+    count : int
         How many arrays are kept, one for each thread of a product; more may be in use at once.
     """
 
-    def __init__(self, dtype: np.dtype[Any], pieces: int) -> None:
+    def __init__(self, dtype: np.dtype[Any], count: int) -> None:
         self._dtype = dtype
-        self._free: deque[Array] = deque(maxlen=pieces)
+        self._free: deque[Array] = deque(maxlen=count)
 
     def take(self, size: int) -> Array:
         """Return an array of so many elements or more, of any values; nobody else has it until it is given back."""
@@ -181,3 +185,24 @@ class SelectiveEngine(Engine, Protocol):
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Return the sentence that tells the user why not with a kernel as `bind` takes it, or None."""
+
+
+# Why an engine cannot use the values of a kernel, or None.
+ValuesRefusal = Callable[[SelectiveEngine], str | None]
+
+
+def own_geometry(engine: Engine, geometry: ConvolutionGeometry) -> ConvolutionGeometry:
+    """Return the geometry that an engine computes: W's, or that of V if it does not do this padding itself."""
+    return geometry if geometry.padding_mode in engine.pads else geometry.padded
+
+
+def find_refusal(
+    engine: Engine, geometry: ConvolutionGeometry, dtype: np.dtype[Any], local: bool, refuses_values: ValuesRefusal
+) -> str | None:
+    """Return why an engine cannot compute products of a dtype with W, or None; the kernel is looked at last."""
+    refusal = engine.refuses(own_geometry(engine, geometry), dtype)
+    if refusal is None and local and not engine.local:
+        refusal = "one input reaches outputs that do not read it, which local=True rules out"
+    if refusal is None and isinstance(engine, SelectiveEngine):
+        refusal = refuses_values(engine)
+    return refusal

@@ -2,9 +2,9 @@
 
 Only a block of the k²-fold copy exists at a time, so that it stays in a cache.
 
-The transpose gathers too where it is a convolution itself, at stride 1: of the outputs with a border of zeros, by the kernel
-reversed and with its channels exchanged. At other strides, and where the border would be most of it, each tap's products are
-added to the inputs that it read.
+At stride 1 the transpose is itself a convolution, the dual: of the outputs with a border of zeros, by the reversed kernel
+with its channels exchanged. It gathers too. At other strides, and where the border would be most of the dual's input, each
+tap's products are added to the inputs that it read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,18 @@ _MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three mo
 _SERIAL = 1 << 20  # multiplications below which one thread is faster
 
 
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    BLAS = 0.85  # of `Machine.gemm` that products of blocks reach
+    COMPLEX = 0.25  # of that in complex numbers, of which a product is four
+    INTEGERS = 1e9  # flops per second in integers, which BLAS does not multiply
+    GATHER, GATHER_ONE = 0.6, 0.25  # passes over memory for each byte of the columns, and where the kernel is one row
+    SCATTER = 4  # passes to add the columns to what they were gathered from
+    LINE = 64  # bytes that take as long as to begin a line of the columns, which are copied line by line
+    CALLS, STEP_CALLS = 10, 2  # NumPy calls of a product, and of each step of a block: its product, its copy or a tap
+
+
 class GemmEngine:
     """Products as matrix multiplications of the kernel with gathered inputs."""
 
@@ -49,22 +61,25 @@ class GemmEngine:
     ) -> Cost:
         """Count the copy of every tap, written and read in a cache, and the arithmetic."""
         kernel_bytes = dtype.itemsize * prod(geometry.kernel_shape)
-        mirrored = _mirrored(geometry)
+        dual = _dual(geometry)
         moved = batch * sum(geometry.shape) * dtype.itemsize
-        state = float(kernel_bytes if mirrored is None else 2 * kernel_bytes)
-        scatters = transposed and mirrored is None
-        if transposed and mirrored is not None:
-            geometry = mirrored.padded
+        state = float(kernel_bytes if dual is None else 2 * kernel_bytes)
+        scatters = transposed and dual is None
+        if transposed and dual is not None:
+            geometry = dual.padded
             moved += 2 * batch * geometry.shape[1] * dtype.itemsize
         outputs, offsets = prod(geometry.spatial_output), prod(geometry.spatial_kernel)
         rows = geometry.out_channels // geometry.groups
         columns = float(batch * outputs * geometry.in_channels * offsets * dtype.itemsize)
         flops = 2.0 * columns / dtype.itemsize * rows
-        rate = 1e9 if dtype.kind in "iu" else 0.85 * machine.gemm * 8 / dtype.itemsize
-        rate *= 0.25 if dtype.kind == "c" else 1
-        # A product with one row reads the columns only once; lines are copied one by one. Threads share the arithmetic.
-        passes = 4 if scatters else (0.6 if rows > 1 else 0.25) + 64 / dtype.itemsize / geometry.spatial_output[-1]
-        calls = 10 + 2 * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
+        rate = _Estimate.INTEGERS if dtype.kind in "iu" else _Estimate.BLAS * machine.gemm * 8 / dtype.itemsize
+        rate *= _Estimate.COMPLEX if dtype.kind == "c" else 1
+        # A product with one row reads the columns only once. Threads share the arithmetic.
+        passes = _Estimate.GATHER if rows > 1 else _Estimate.GATHER_ONE
+        passes += _Estimate.LINE / dtype.itemsize / geometry.spatial_output[-1]
+        if scatters:
+            passes = _Estimate.SCATTER
+        calls = _Estimate.CALLS + _Estimate.STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
         seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
         results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
         seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call
@@ -72,17 +87,17 @@ class GemmEngine:
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry, and that of the transpose where it is a convolution."""
-        return geometry, _mirrored(geometry), workers
+        return geometry, _dual(geometry), workers
 
     def bind(self, plan: Any, kernel: Array) -> GemmProducts:
         """Return the products of one kernel."""
-        geometry, mirrored, workers = plan
+        geometry, dual, workers = plan
         grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
-        if mirrored is None:
+        if dual is None:
             return GemmProducts(_Blocks(geometry, grouped, workers), None, None)
-        reverse = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
-        blocks = _Blocks(mirrored.padded, reverse, workers)
-        return GemmProducts(_Blocks(geometry, grouped, workers), mirrored, blocks)
+        dual_kernel = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
+        dual_blocks = _Blocks(dual.padded, dual_kernel, workers)
+        return GemmProducts(_Blocks(geometry, grouped, workers), dual, dual_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +105,8 @@ class GemmProducts:
     """Products with V and Vᵀ."""
 
     blocks: _Blocks
-    mirrored: ConvolutionGeometry | None
-    mirrored_blocks: _Blocks | None
+    dual: ConvolutionGeometry | None
+    dual_blocks: _Blocks | None
 
     def forward(self, x: Array, out: Array) -> None:
         """Multiply by V."""
@@ -99,13 +114,13 @@ class GemmProducts:
 
     def transpose(self, y: Array, out: Array) -> None:
         """Multiply by Vᵀ."""
-        if self.mirrored is None or self.mirrored_blocks is None:
+        if self.dual is None or self.dual_blocks is None:
             self.blocks.scatter(y, out)
             return
-        inner = self.mirrored.padded
+        inner = self.dual.padded
         bordered = np.empty((len(y), inner.in_channels, *inner.spatial_input), y.dtype)
-        pad(y, self.mirrored, bordered)
-        self.mirrored_blocks.gather(bordered, out)
+        pad(y, self.dual, bordered)
+        self.dual_blocks.gather(bordered, out)
 
 
 class _Blocks:
@@ -167,17 +182,17 @@ class _Blocks:
 
         def multiply(item: int, low: int, high: int) -> None:
             # Channels share no input, so that they can be added to at once; taps do, so they come one after another.
-            part = kernel[:, low:high].reshape(groups, -1, rows)
+            some = kernel[:, low:high].reshape(groups, -1, rows)
             for first, last in self.ranges:
-                columns = matmul(part, y[item, :, :, first:last].reshape(groups, rows, -1))
+                columns = matmul(some, y[item, :, :, first:last].reshape(groups, rows, -1))
                 columns = columns.reshape(groups, high - low, len(offsets), last - first, *y.shape[4:])
                 for tap, offset in enumerate(offsets):
                     at: Index = (item, slice(None), slice(low, high), *offset, slice(first, last))
                     windows[at] += columns[:, :, tap]
 
         channels = kernel.shape[1]
-        parts = min(self.workers, channels) if len(y) == 1 else 1
-        cuts = [channels * part // parts for part in range(parts + 1)]
+        count = min(self.workers, channels) if len(y) == 1 else 1
+        cuts = [channels * i // count for i in range(count + 1)]
         self._run(multiply, [(item, *cut) for item in range(len(y)) for cut in pairwise(cuts)])
 
     def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:
@@ -196,8 +211,8 @@ class _Blocks:
         return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:3], *taps, *moves))
 
 
-def _mirrored(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
-    """Return the convolution that is the transpose of one; None where there is none, or zeros would be most of its input."""
+def _dual(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:
+    """Return the convolution that Vᵀ is; None where there is none, or zeros would be most of its input."""
     axes = geometry.axes
     if geometry.stride != (1,) * len(axes) or prod(a.size + a.reach for a in axes) > 2 * prod(a.size for a in axes):
         return None

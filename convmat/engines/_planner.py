@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from convmat._messages import scaled
-from convmat.engines._base import Cost, Engine, Machine, SelectiveEngine
+from convmat.engines._base import Cost, Engine, Machine, SelectiveEngine, ValuesRefusal, find_refusal, own_geometry
 from convmat.engines._registry import ENGINES
 from convmat.geometry import ConvolutionGeometry
 
-_UNSEEN: Mapping[str, str | None] = MappingProxyType({})
-SPREADS = "one input reaches outputs that do not read it, which local=True rules out"
 _PRODUCTS = 1000  # setup is shared by this many: an operator that is worth preparing is applied many times
+
+
+def _unseen(engine: SelectiveEngine) -> str:
+    return "it depends on the kernel's values, which are not given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,10 @@ def plan(
     transposed: bool,
     machine: Machine,
     engines: Mapping[str, Engine] = ENGINES,
-    values: Mapping[str, str | None] = _UNSEEN,
+    refuses_values: ValuesRefusal = _unseen,
     local: bool = False,
 ) -> tuple[Estimate, ...]:
-    """Estimate every engine, and choose the one whose product and share of the setup take least.
+    """Estimate every engine, and choose the one whose product takes least, with a thousandth of its setup.
 
     Parameters
     ----------
@@ -94,8 +95,8 @@ def plan(
         What to count with.
     engines : mapping of str to Engine
         What there is to choose from.
-    values : mapping of str to str or None
-        For engines that depend on the kernel's values, why they cannot use them, or None; missing ones are not chosen.
+    refuses_values : callable
+        For an engine that depends on the kernel's values, returns why it cannot use them, or None.
     local : bool
         Whether to leave out engines in which an input reaches outputs that do not read it.
 
@@ -119,14 +120,9 @@ def plan(
     costs: dict[str, Cost] = {}
     refusals: dict[str, str] = {}
     for name, engine in engines.items():
-        own = geometry if geometry.padding_mode in engine.pads else geometry.padded
-        refusal = engine.refuses(own, dtype)
-        if refusal is None and local and not engine.local:
-            refusal = SPREADS
-        if refusal is None and isinstance(engine, SelectiveEngine):
-            refusal = values.get(name, "it depends on the kernel's values, which are not given")
+        refusal = find_refusal(engine, geometry, dtype, local, refuses_values)
         if refusal is None:
-            costs[name] = engine.estimate(own, dtype, batch, transposed, machine)
+            costs[name] = engine.estimate(own_geometry(engine, geometry), dtype, batch, transposed, machine)
         else:
             refusals[name] = refusal
     totals = {name: cost.seconds + cost.setup / _PRODUCTS for name, cost in costs.items()}

@@ -2,7 +2,7 @@
 
 from convmat.engines._base import Engine
 from convmat.engines._csr.csr import engine as csr
-from convmat.engines._fft import engine as fft
+from convmat.engines._fft.fft import engine as fft
 from convmat.engines._gemm import engine as gemm
 from convmat.engines._separable import engine as separable
 from convmat.engines._taps.taps import engine as taps

@@ -19,6 +19,7 @@ from convmat.geometry import Array, ConvolutionGeometry
 
 _RESIDUAL = 4  # times the dtype's rounding, of the sum of the kernel's absolute values
 _BETWEEN = 1 << 19  # elements of an array between two axes from which those of a batch go one by one
+_ARRAYS = 2  # between axes: one is read while the other is written
 
 Multiply = Callable[[Array, Array], None]
 
@@ -45,10 +46,8 @@ class SeparableEngine:
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Refuse kernels that are no outer product up to rounding."""
-        residual, limit = (
-            _residual(kernel),
-            _RESIDUAL * float(np.finfo(kernel.dtype).eps),
-        )  # not finite after an overflow
+        residual = _residual(kernel)  # not finite after an overflow
+        limit = _RESIDUAL * float(np.finfo(kernel.dtype).eps)
         if residual <= limit:
             return None
         if not np.isfinite(residual):
@@ -58,7 +57,7 @@ class SeparableEngine:
     def estimate(
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
     ) -> Cost:
-        """Add up the axes, and count the arrays between them as kept."""
+        """Add up what the engine `taps` estimates for each axis, and count the arrays between them as kept."""
         steps = _steps(geometry)
         costs = [taps.engine.estimate(step.geometry, dtype, batch, transposed, machine) for step in steps]
         return Cost(
@@ -66,7 +65,8 @@ class SeparableEngine:
             sum(cost.bytes for cost in costs),
             sum(cost.seconds for cost in costs),
             max(cost.setup for cost in costs),
-            sum(cost.state for cost in costs) + 2.0 * dtype.itemsize * _at_once(steps, batch) * _between(steps),
+            sum(cost.state for cost in costs)
+            + float(_ARRAYS) * dtype.itemsize * _at_once(steps, batch) * _between(steps),
         )
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
@@ -79,10 +79,10 @@ class SeparableEngine:
         steps, plans = plan
         peak, vectors = _factors(kernel)
         axes = []
-        for place, (step, axis_plan) in enumerate(zip(steps, plans, strict=True)):
-            vector = vectors[step.axis] * (peak if place == 0 else 1)
+        for number, (step, axis_plan) in enumerate(zip(steps, plans, strict=True)):
+            vector = vectors[step.axis] * (peak if number == 0 else 1)
             axes.append(taps.engine.bind(axis_plan, vector.reshape(step.geometry.kernel_shape)))
-        return SeparableProducts(steps, axes, Scratch(kernel.dtype, 2))
+        return SeparableProducts(steps, axes, Scratch(kernel.dtype, _ARRAYS))
 
 
 class _Step(NamedTuple):
@@ -113,12 +113,12 @@ class SeparableProducts:
     def _run(self, shapes: list[tuple[int, ...]], products: list[Multiply], x: Array, out: Array) -> None:
         """Do all axes of a few arrays before the next ones, so that what is between the axes stays small."""
         items = _at_once(self.steps, len(x))
-        between = [self.scratch.take(items * _between(self.steps)) for _ in range(2)]
+        between = [self.scratch.take(items * _between(self.steps)) for _ in range(_ARRAYS)]
         for first in range(0, len(x), items):
             source = x[first : first + items]
             for number, (shape, multiply) in enumerate(zip(shapes[:-1], products[:-1], strict=True)):
                 whole = (*source.shape[:2], *shape)
-                target = between[number % 2][: prod(whole)].reshape(whole)
+                target = between[number % _ARRAYS][: prod(whole)].reshape(whole)
                 multiply(source, target)
                 source = target
             products[-1](source, out[first : first + items])
@@ -164,17 +164,17 @@ def _factors(kernel: Array) -> tuple[Array, list[Array]]:
     channels, lengths = np.arange(len(kernel)), kernel.shape[2:]
     flat = kernel.reshape(len(kernel), -1)
     largest = np.abs(flat).argmax(axis=1)
-    place = np.unravel_index(largest, lengths)
+    position = np.unravel_index(largest, lengths)
     peak = flat[channels, largest][:, None]
     vectors = []
     for axis in range(len(lengths)):
         lines = np.moveaxis(kernel[:, 0], 1 + axis, -1)
-        vectors.append(lines[(channels, *place[:axis], *place[axis + 1 :])] / np.where(peak == 0, 1, peak))
+        vectors.append(lines[(channels, *position[:axis], *position[axis + 1 :])] / np.where(peak == 0, 1, peak))
     return peak, vectors
 
 
 def _residual(kernel: Array) -> float:
-    """Return the share of a kernel (C, 1, *k) that the product of its factors leaves, of the channel where it is most."""
+    """Return Σ|kernel − product of its factors| / Σ|kernel| of a kernel (C, 1, *k), for the channel where it is most."""
     peak, vectors = _factors(kernel)
     outer = peak
     for vector in vectors:

@@ -14,6 +14,12 @@ from convmat.engines._base import Cost, Machine
 from convmat.geometry import Array, ConvolutionGeometry
 
 
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    CALLS = 20  # NumPy calls that take as long as one of PyTorch's
+
+
 class TorchEngine:
     """Products by ``torch.nn.functional``, with PyTorch's own threads."""
 
@@ -40,7 +46,8 @@ class TorchEngine:
         flops = float(batch * geometry.flops)
         moved = float(batch * sum(geometry.shape) * dtype.itemsize)
         rate = machine.gemm * machine.workers * 8 / dtype.itemsize
-        return Cost(flops, moved, max(flops / rate, moved / machine.bandwidth) + 20 * machine.call, 0.0, 0.0)
+        seconds = max(flops / rate, moved / machine.bandwidth) + _Estimate.CALLS * machine.call
+        return Cost(flops, moved, seconds, 0.0, 0.0)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry."""

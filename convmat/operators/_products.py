@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
@@ -13,14 +14,15 @@ import numpy as np
 from convmat._messages import NO_MEANINGS, choose
 from convmat._runtime import new_lock, quietly
 from convmat.engines import (
-    SPREADS,
     Bound,
     CompilerUnavailable,
     Engine,
     Estimate,
     Machine,
     SelectiveEngine,
+    find_refusal,
     fold,
+    own_geometry,
     pad,
     plan,
 )
@@ -82,11 +84,14 @@ class Products(ABC):
         self.plans = Plans() if plans is None else plans
         # Whether to pad before the engine: an engine that does not take the padding mode computes V.
         padded = any(map(any, geometry.padding))
-        self.pads = {name: padded and self.engine_geometry(name) is not geometry for name in self.engines}
+        self.pads = {
+            name: padded and own_geometry(each, geometry) is not geometry for name, each in self.engines.items()
+        }
         # Whether a product needs nothing before or after the engine.
         self._plain = {
             name: engine.silent and engine.local and not self.pads[name] for name, engine in self.engines.items()
         }
+        self._values_refusals: dict[tuple[str, np.dtype[Any]], str | None] = {}
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
         self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
@@ -125,17 +130,15 @@ class Products(ABC):
 
     def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
         """Return why an engine cannot compute products of a dtype, or None."""
-        engine = self.engines[name]
-        refusal = engine.refuses(self.engine_geometry(name), dtype)
-        if refusal is None and self.local and not engine.local:
-            refusal = SPREADS
-        if refusal is None and isinstance(engine, SelectiveEngine):
-            refusal = quietly(engine.refuses_values, self._engine_kernel(dtype))
-        return refusal
+        refuses_values = partial(self._refuses_values, dtype)
+        return find_refusal(self.engines[name], self.geometry, dtype, self.local, refuses_values)
 
-    def engine_geometry(self, name: str) -> ConvolutionGeometry:
-        """Return the geometry that an engine computes: that of W if it takes the padding mode, else that of V."""
-        return self.geometry if self.geometry.padding_mode in self.engines[name].pads else self.geometry.padded
+    def _refuses_values(self, dtype: np.dtype[Any], engine: SelectiveEngine) -> str | None:
+        """Return why an engine cannot use the kernel in a dtype, or None; found once for all products."""
+        key = engine.name, dtype
+        if key not in self._values_refusals:
+            self._values_refusals[key] = quietly(engine.refuses_values, self._engine_kernel(dtype))
+        return self._values_refusals[key]
 
     def _engine_kernel(self, dtype: np.dtype[Any]) -> Array:
         """Return the kernel as engines take it: flipped if asked for, C-contiguous, and with both channel axes."""
@@ -147,8 +150,7 @@ class Products(ABC):
     def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
         """Return the estimated cost of every engine, and remember the chosen one."""
         used = len(self.used)
-        selective = [name for name, engine in self.engines.items() if isinstance(engine, SelectiveEngine)]
-        values = {name: self._refusal(name, dtype) for name in selective}
+        values = partial(self._refuses_values, dtype)
         estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local)
         chosen = next(estimate.engine for estimate in estimates if estimate.chosen)
         self._chosen[transposed, dtype, batch] = used, chosen
@@ -181,7 +183,8 @@ class Products(ABC):
         refusal = self._refusal(name, dtype)
         if refusal is not None:
             raise _Refused(refusal)
-        engine, geometry = self.engines[name], self.engine_geometry(name)
+        engine = self.engines[name]
+        geometry = own_geometry(engine, self.geometry)
         prepared = self.plans.get(name, dtype, lambda: engine.prepare(geometry, dtype, self.machine.workers))
         return engine.bind(prepared, self._engine_kernel(dtype))
 

@@ -141,6 +141,29 @@ def check_guarded():
     print("done")
 
 
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8), most=st.integers(1, 4))
+def test_long_rows_are_split_into_segments(lengths, most):
+    indptr = np.cumsum([0, *lengths])
+    columns = np.concatenate([np.arange(length) for length in lengths])
+    matrix = sparse.csr_array((np.arange(indptr[-1]) + 1.0, columns, indptr), shape=(len(lengths), 9))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csr, "most_terms", lambda dtype: most)
+        split, starts = csr._split_rows(matrix)
+    assert np.diff(split.indptr).max() <= most
+    dense = split.toarray()
+    assert len(starts) == len(lengths)
+    for row, first, last in zip(matrix.toarray(), starts, [*starts[1:], len(dense)], strict=True):
+        assert last - first == max(1, -(-np.count_nonzero(row) // most))
+        np.testing.assert_array_equal(dense[first:last].sum(axis=0), row)
+
+
+def test_the_loop_and_its_estimate_group_as_many_columns():
+    pytest.importorskip("numba")
+    from convmat.engines._csr import loops
+
+    assert csr._GROUP == loops.GROUP
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")
 def test_compiled_loops_stay_within_their_arrays():
     """Every buffer begins or ends at a page that must not be touched; a violation kills the process."""

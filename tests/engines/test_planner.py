@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from convmat import Convolution, ConvolutionGeometry
-from convmat.engines import ENGINES, Cost, Machine
+from convmat.engines import ENGINES, Cost, Machine, own_geometry
 from convmat.engines._planner import plan
+from convmat.engines._separable import SeparableEngine
 from convmat.engines._taps import taps
 from convmat.engines._winograd import winograd
 from convmat.operators._operators import HostProducts
@@ -65,7 +66,7 @@ def test_compiling_counts_against_small_products():
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_estimates_grow_with_the_batch_and_are_pure(name):
     geometry = ConvolutionGeometry((16, 16, 3, 3), (16, 32, 32), padding=1)
-    own = geometry if "zeros" in ENGINES[name].pads else geometry.padded
+    own = own_geometry(ENGINES[name], geometry)
     for dtype in map(np.dtype, ("float32", "float64", "complex64", "complex128")):
         if ENGINES[name].refuses(own, dtype):
             continue
@@ -86,6 +87,40 @@ def test_auto_plans_each_direction_dtype_and_batch_once():
         A.T.apply(A.apply(x))
         A.apply(x.astype("float64"))
     assert len(A._products._chosen) == 4
+
+
+def test_the_kernel_is_tested_for_an_outer_product_once(monkeypatch):
+    pytest.importorskip("numba")
+    tested, refuses_values = [], SeparableEngine.refuses_values
+
+    def count(self, kernel):
+        tested.append(kernel.dtype)
+        return refuses_values(self, kernel)
+
+    monkeypatch.setattr(SeparableEngine, "refuses_values", count)
+    A = Convolution(np.ones((3, 3), "float32"), (20, 20), padding=1)
+    for B in (A, A.T, A.conj().T):
+        for batch in (1, 2, 8):
+            B.apply(np.ones((batch, 20, 20), "float32"))
+            B.explain(batch=batch)
+    assert tested == [np.float32]
+    A.apply(np.ones((20, 20)))
+    assert tested == [np.float32, np.float64]
+    A.with_kernel(np.eye(3)).explain()
+    assert len(tested) == 3
+    Convolution(np.ones((3, 3)), (20, 20), engine="separable").apply(np.ones((20, 20)))
+    assert len(tested) == 4
+
+
+def test_engines_that_depend_on_the_kernel_are_not_chosen_without_it():
+    pytest.importorskip("numba")
+    geometry = ConvolutionGeometry((31, 31), (1024, 1024), padding="same")
+    arguments = geometry, np.dtype("float64"), 1, False, MACHINE
+    assert chosen(*arguments) != "separable"
+    (reason,) = (e.reason for e in plan(*arguments) if e.engine == "separable")
+    assert reason == "it depends on the kernel's values, which are not given"
+    assert chosen(*arguments, ENGINES, lambda engine: None) == "separable"
+    assert chosen(*arguments, ENGINES, lambda engine: f"{engine.name} may not") != "separable"
 
 
 def test_auto_chooses_anew_once_another_operator_has_loaded_compiled_code(monkeypatch):
@@ -121,7 +156,7 @@ def test_refusals_say_why():
     A = Convolution(np.ones((3, 3), int), (5, 5))
     reasons = {estimate.engine: estimate.reason for estimate in A.explain().estimates}
     assert "exact" in reasons["fft"]
-    assert "by name only" in str(Convolution(np.ones((3, 3)), (5, 5)).explain()) or "torch" in reasons
+    assert reasons["torch"] == "PyTorch's convolutions need a float or complex dtype, got int64"
     with pytest.raises(ValueError, match=r"engine='fft'.*not exact for integers, got int64"):
         Convolution(np.ones((3, 3), int), (5, 5), engine="fft").apply(np.ones((5, 5), int))
 

@@ -40,6 +40,31 @@ def check(geometry, dtype, batch=1, workers=1):
     assert abs(left - right) <= eps * norms
 
 
+# As the engine's docstring has them.
+B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+
+
+def test_transforms_give_four_results():
+    d, k = (np.random.default_rng(seed).integers(-9, 9, shape) for seed, shape in enumerate([(4, 4), (3, 3)]))
+    results = A_T @ ((G @ k @ G.T) * (B_T @ d @ B_T.T)) @ A_T.T
+    expected = [[np.sum(d[i : i + 3, j : j + 3] * k) for j in range(2)] for i in range(2)]
+    np.testing.assert_array_equal(results, expected)
+
+
+@pytest.mark.parametrize("rows", [4, 8])
+def test_weights_are_transformed_kernels_in_blocks_of_rows(rows):
+    groups, results, sources = 2, 11, 3
+    kernel = np.random.default_rng(0).standard_normal((groups, results, sources, 3, 3))
+    blocks = -(-results // rows)
+    packed = winograd._pack(kernel, rows).reshape(groups, 16, blocks, sources, rows)
+    unpacked = packed.swapaxes(3, 4).reshape(groups, 4, 4, blocks * rows, sources)
+    expected = np.einsum("ia,grsab,jb->gijrs", G, kernel, G)
+    np.testing.assert_allclose(unpacked[:, :, :, :results], expected, atol=1e-15)
+    assert not unpacked[:, :, :, results:].any()
+
+
 @pytest.mark.parametrize("n", range(1, 21))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sizes_around_tiles(n, dtype):

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from convmat import Convolution, TransposedConvolution, convolution_matrix, transposed_convolution_matrix
 from convmat.engines import ENGINES
-from convmat.engines import _fft as fft
+from convmat.engines._fft import tiles
 from convmat.matrices import _pattern as pattern
 from tests import reference
 from tests.fuzz.drawing import module_of
@@ -52,7 +52,7 @@ def patched(thresholds):
     modules = {name: module_of(name) for name in thresholds}
     usual = {name: getattr(*place) for name, place in modules.items()}
     pattern.forget()
-    fft._tile.cache_clear()
+    tiles._best_tiles.cache_clear()
     try:
         for name, (module, attribute) in modules.items():
             setattr(module, attribute, type(usual[name])(thresholds[name]))

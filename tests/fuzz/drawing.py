@@ -24,7 +24,7 @@ THRESHOLDS = {
         "_SCRATCH": (1 << 8, 1 << 20),
     },
     "convmat.engines._gemm": {"_BLOCK": (1, 1 << 13), "_SERIAL": (0, 1 << 10)},
-    "convmat.engines._fft": {
+    "convmat.engines._fft.tiles": {
         "_CACHED": (1, 1 << 14), "_TILE": (1, 1 << 16), "_TOGETHER": (1, 1 << 16), "_MANY": (0, 12),
         "_SERIAL": (0, 1 << 10), "_CALL": (0, 7500),
     },

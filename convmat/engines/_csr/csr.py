@@ -23,6 +23,16 @@ from convmat.matrices import assemble
 _SERIAL = 1 << 16  # nonzeros of a block that is worth another thread
 _SECONDS = 1e-9  # of a thread for a nonzero, about
 _COMPILED = 1 << 22  # nonzeros from which a product takes milliseconds, and loading numba, if there is one, is worth it
+_GROUP = 4  # columns that the compiled loop multiplies together, as `loops` says, which needs numba
+
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    FIRST = 0.7  # nanoseconds of a thread for a nonzero and the first column,
+    FURTHER, BYTE = 0.55, 0.05  # for each further one, and for each byte of its numbers
+    LOOP = 0.75  # of SciPy's time that the compiled loop takes
+    CALLS = 4  # NumPy calls of a product
 
 
 class CSREngine:
@@ -43,14 +53,14 @@ class CSREngine:
     ) -> Cost:
         """Count one pass over the matrix for each product, and one of writing it before the first."""
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
-        # One thread takes about 0.7 ns for a nonzero, and somewhat more for each further column.
-        entries = geometry.nnz * (0.7 + (0.55 + dtype.itemsize / 20) * (batch - 1)) * 1e-9
+        nanoseconds = _Estimate.FIRST + (_Estimate.FURTHER + _Estimate.BYTE * dtype.itemsize) * (batch - 1)
+        entries = geometry.nnz * nanoseconds * 1e-9
         state = float(matrix)
         if _is_compiled(geometry.nnz):
-            entries *= 0.75
-            state += batch // 4 * 4 * geometry.shape[not transposed] * dtype.itemsize
+            entries *= _Estimate.LOOP
+            state += batch // _GROUP * _GROUP * geometry.shape[not transposed] * dtype.itemsize
         workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
-        seconds = max(entries, machine.moving(matrix + vectors)) / workers + 4 * machine.call
+        seconds = max(entries, machine.moving(matrix + vectors)) / workers + _Estimate.CALLS * machine.call
         return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
@@ -86,17 +96,18 @@ class CSRProducts:
             multiply = self._product(matrix)
 
             def multiply_and_add(x: Array, out: Array) -> None:
-                parts = np.empty((len(x), matrix.shape[0]), out.dtype)
-                multiply(x, parts)
-                quietly(np.add.reduceat, parts, starts, axis=1, out=out)
+                sums = np.empty((len(x), matrix.shape[0]), out.dtype)
+                multiply(x, sums)
+                quietly(np.add.reduceat, sums, starts, axis=1, out=out)
 
             return multiply_and_add
         return self._product(matrix)
 
     def _product(self, matrix: Any) -> Callable[[Array, Array], None]:
+        """Return the product in blocks of rows with about equal numbers of nonzeros."""
         tasks = max(1, matrix.nnz // _SERIAL)
-        pieces = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
-        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * piece // pieces for piece in range(pieces + 1)]).tolist()
+        blocks = count_blocks(tasks, self._workers, matrix.nnz * _SECONDS)
+        cuts = np.searchsorted(matrix.indptr, [matrix.nnz * i // blocks for i in range(blocks + 1)]).tolist()
         cuts[0], cuts[-1] = 0, matrix.shape[0]
         arguments = matrix, list(pairwise(cuts)), self._workers
         if _is_compiled(matrix.nnz):
@@ -106,13 +117,16 @@ class CSRProducts:
 
 
 def _split_rows(matrix: Any) -> tuple[Any, Array]:
-    """Return a matrix whose rows are parts of another's, of not too many terms each, and the first part of each row."""
+    """Return a matrix whose rows are segments of another's, of not too many terms each, and the first segment of each row.
+
+    A row of 5 nonzeros from 7 on, of which 2 may be added up, has 3 segments. They begin at 7 + 5·(0, 1, 2) // 3 = 7, 8, 10.
+    """
     lengths = np.diff(matrix.indptr).astype(np.int64)
-    parts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))
-    ends = parts.cumsum()
-    starts = ends - parts
-    number = np.arange(ends[-1]) - np.repeat(starts, parts)
-    begins = np.repeat(matrix.indptr[:-1], parts) + np.repeat(lengths, parts) * number // np.repeat(parts, parts)
+    counts = np.maximum(1, -(-lengths // most_terms(matrix.dtype)))  # of segments
+    ends = counts.cumsum()
+    starts = ends - counts
+    number = np.arange(ends[-1]) - np.repeat(starts, counts)  # of a segment in its row
+    begins = np.repeat(matrix.indptr[:-1], counts) + np.repeat(lengths, counts) * number // np.repeat(counts, counts)
     indptr = np.append(begins, matrix.indptr[-1]).astype(matrix.indptr.dtype)
     split = sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(indptr.size - 1, matrix.shape[1]))
     split.has_canonical_format = True
@@ -155,15 +169,13 @@ def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) ->
     data, columns, index = matrix.data, matrix.shape[1], np.dtype(f"u{matrix.indices.itemsize}")
     interleave = load_loop("csr", "interleave", data.dtype.name)
     multiply_rows = load_loop("csr", "multiply_rows", data.dtype.name, index.name)
-    from convmat.engines._csr.loops import GROUP
-
     arrays = matrix.indptr.view(index), matrix.indices.view(index), data
     scratch = Scratch(data.dtype, 1)
-    slices = list(pairwise(columns * piece // len(cuts) for piece in range(len(cuts) + 1)))
+    slices = list(pairwise(columns * i // len(cuts) for i in range(len(cuts) + 1)))
 
     def multiply(x: Array, out: Array) -> None:
-        groups = len(x) // GROUP
-        grouped = scratch.take(groups * GROUP * columns)
+        groups = len(x) // _GROUP
+        grouped = scratch.take(groups * _GROUP * columns)
 
         # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
         def interleave_columns(first: int, last: int) -> None:

@@ -7,12 +7,13 @@ A 2 × 2 tile of results needs 4 × 4 sources d and the 3 × 3 kernel k, and is 
          ⎜0 −1  1  0⎟       ⎜½ −½  ½⎟
          ⎝0  1  0 −1⎠       ⎝0  0  1⎠
 
-that is 16 products instead of 36. Summed over channels they are 16 matrix products, transformed kernel × transformed
-tiles. A task does all three stages for a range of tiles, one after the other in memory that stays in its thread's cache:
-tiles of all images are numbered through, so that vectors of tiles are full whatever the images' size.
+that is 16 products instead of 36 (Lavin & Gray 2016, Fast Algorithms for Convolutional Neural Networks, section 4.1).
+Summed over channels they are 16 matrix products, transformed kernel × transformed tiles. A task does all three stages for
+a range of tiles, one after the other in memory that stays in its thread's cache: tiles of all images are numbered through,
+so that vectors of tiles are full whatever the images' size.
 
-The transpose of such a convolution is a convolution, with the kernel reversed, its channels exchanged, and 2 − p instead
-of a padding p, cropping where that is negative: only the tables differ.
+The transpose of such a convolution is itself one, the dual: with the kernel reversed, its channels exchanged, and 2 − p
+instead of a padding p, cropping where that is negative. Only the tables differ.
 
 A NaN in the source reaches exactly the results that it reaches by definition, since the first row and column of d are in
 nothing but the first of the tile's results, and the last in the last; so does an Inf, but it may become NaN there. Rounding
@@ -43,6 +44,19 @@ _PIECES = 8  # of the tiles for each thread
 _CACHE = 700 << 10  # bytes of scratch memory of one thread, for most of a second-level cache
 _RESULTS = 64  # channels of products that are transformed back together, before they leave the cache
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
+_PRODUCTS = 16  # of a tile and a pair of channels
+_VECTOR = 64  # bytes of the widest vector
+
+
+class _Estimate:
+    """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
+
+    TILES = 1.5  # × `Machine.gemm`, the rate of the matrix products in registers
+    CACHE_SPEED = 8  # × `Machine.bandwidth`, at which transformed tiles move in a cache
+    TRANSFORM = 8  # passes over the weights to transform the kernel
+    TABLES = 1e-3  # seconds to build the tables
+    CALLS = 4  # NumPy calls of a product
+    WORK = 4e11  # flops per second of a thread, times the bytes of a number, about
 
 
 class WinogradEngine:
@@ -72,21 +86,22 @@ class WinogradEngine:
     ) -> Cost:
         """Count 16 products for each tile and pair of channels, and the transformed tiles, written and read."""
         grid, channels = _grid(geometry, transposed), _channels(geometry, transposed)
-        lanes, pairs = 64 // dtype.itemsize, prod(channels) * geometry.groups
+        lanes, pairs = _VECTOR // dtype.itemsize, prod(channels) * geometry.groups
         vectors = -(-batch * prod(grid) // lanes)
-        flops = 32.0 * pairs * vectors * lanes
+        flops = 2.0 * _PRODUCTS * pairs * vectors * lanes
         # Transformed tiles stay in the cache; there a vector has tiles of one row.
         rows = sum(channels) * geometry.groups * batch * grid[0] * -(-grid[1] // lanes)
-        cached = 2.0 * 16 * 64 * rows
-        state = 16.0 * pairs * dtype.itemsize
+        cached = 2.0 * _PRODUCTS * _VECTOR * rows
+        state = float(_PRODUCTS) * pairs * dtype.itemsize
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
-        rate = 1.5 * machine.gemm * 8 / dtype.itemsize
-        moving = cached / (8 * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
+        rate = _Estimate.TILES * machine.gemm * 8 / dtype.itemsize
+        moving = cached / (_Estimate.CACHE_SPEED * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
         single = flops / rate + moving
-        seconds = 4 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        shared = single if single < _SERIAL else _SERIAL / 2 + single / machine.workers
+        seconds = _Estimate.CALLS * machine.call + shared
         loading = seconds_to_load("winograd", "run_tasks", dtype.name) if machine.loading is None else machine.loading
-        setup = 1e-3 + 8 * state / machine.bandwidth + loading
-        vector_bytes = 16 * 64 * (channels[0] + min(channels[1], _RESULTS))
+        setup = _Estimate.TABLES + _Estimate.TRANSFORM * state / machine.bandwidth + loading
+        vector_bytes = _PRODUCTS * _VECTOR * (channels[0] + min(channels[1], _RESULTS))
         scratch = machine.workers * max(_CACHE, channels[1] // (8 * lanes) * vector_bytes)
         return Cost(flops, moved + state, seconds, setup, state + min(scratch, _SCRATCH))
 
@@ -122,7 +137,7 @@ class WinogradPlan:
         sources, results = _channels(geometry, transposed)
         blocks = -(-results // rows)
         most_blocks = min(blocks, -(-_RESULTS // rows))
-        vector_bytes = 16 * (sources + most_blocks * rows) * register
+        vector_bytes = _PRODUCTS * (sources + most_blocks * rows) * register
         # A task reads the whole kernel. Where that has many channels, more tiles have to share it than fit into the cache.
         vectors = max(_CACHE // vector_bytes, results // (8 * lanes))
         vectors = max(1, min(vectors, _SCRATCH * 2 // 3 // (self.workers * vector_bytes)))
@@ -141,8 +156,8 @@ class WinogradPlan:
         ]  # fmt: skip
         offsets = np.arange(sources, dtype=np.int64) * (length * itemsize)
         tables = np.array(sizes, np.int64), np.array(addresses, np.int64), offsets, np.array([sources], np.int64)
-        scratch = 16 * (source_distance + result_distance) + lanes  # which may have to be skipped for alignment
-        work = 32 * prod(grid) * sources * results * geometry.groups * itemsize / 4e11
+        scratch = _PRODUCTS * (source_distance + result_distance) + lanes  # which may have to be skipped for alignment
+        work = 2 * _PRODUCTS * prod(grid) * sources * results * geometry.groups * itemsize / _Estimate.WORK
         return Direction(
             tables, run_tasks, self.dtype, geometry.groups, prod(grid), lanes, length // lanes, rows, blocks, scratch,
             work, self.workers,
@@ -253,7 +268,7 @@ def _pack(kernel: Array, rows: int) -> Array:
     for i, line in enumerate(_kernel_step(*np.moveaxis(kernel.astype(np.float64, copy=False), 3, 0))):
         for j, value in enumerate(_kernel_step(*np.moveaxis(line, 3, 0))):
             packed[:, i, j, :results] = value
-    packed = packed.reshape(groups, 16, blocks, rows, sources)
+    packed = packed.reshape(groups, _PRODUCTS, blocks, rows, sources)
     return np.ascontiguousarray(packed.swapaxes(3, 4)).ravel()
 
 

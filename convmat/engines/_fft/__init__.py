@@ -1,0 +1,1 @@
+"""The engine `fft`: products of spectra, tile by tile."""
