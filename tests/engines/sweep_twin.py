@@ -41,6 +41,7 @@ class Twin:
         self.width = vectors * fit.lanes
         self.tables, offsets = sweep.tables, sweep.tables.offsets
         (self.size,) = map(fields, sweep.tables.sizes)
+        assert (self.size["tile_rows"], self.size["tile_vectors"]) == sweep.tile[:2]
         assert (offsets % fit.itemsize == 0).all()
         self.sweep, self.fit, self.weights, self.offsets = sweep, fit, weights, offsets // fit.itemsize
         self.x, self.out = Memory(x), Memory(out)

@@ -31,11 +31,12 @@ def _records(names: str) -> str:
 
 SIGNATURES = {  # of what is called from Python, for a dtype; the records are those of `tables`, as a test makes sure
     "run_tasks": "void("
-    + "intp, " * 7  # start to vectors
+    + "intp, " * 5  # start to tile
     + "{0}[::1], {0}[::1], "  # weights, scratch
     + _records(
         "strips tiles_per_strip ranges groups blocks tile_major source_batch source_group target_batch target_group "
-        "target_channel line_length plane_size source_step target_step row_distance group_rows"
+        "target_channel line_length plane_size source_step target_step row_distance group_rows "
+        "tile_rows tile_vectors"
     )
     + "int64[::1], int64[::1], "  # offsets, counts
     + _records("source phase low high start extra packed")  # segments
@@ -161,8 +162,8 @@ def store(out, tile, width, p, first, count, sizes, classes, target_lines):  # t
 
 @compiled
 def run_tasks(  # type: ignore[no-untyped-def]
-    start, stop, x, out, tile, rows, vectors,
-    weights, scratch, size_records, offsets, counts, segments, source_lines, tiles, target_lines, classes,
+    start, stop, x, out, tile, weights, scratch,
+    size_records, offsets, counts, segments, source_lines, tiles, target_lines, classes,
 ):  # fmt: skip
     """Compute the tasks `start` to `stop` of a sweep.
 
@@ -170,16 +171,16 @@ def run_tasks(  # type: ignore[no-untyped-def]
     ----------
     x, out : int
         Addresses of the source and of the target.
-    tile, rows, vectors : int
-        Address of the compiled tile, and its shape.
+    tile : int
+        Address of the compiled tile.
     weights, scratch : array
         The packed kernel, (groups, blocks, factors, rows of a block); memory for one thread.
     size_records, ..., classes : array
         `Tables` of the sweep.
     """
     sizes = size_records[0]
-    size = itemsize(weights)
-    width = VECTOR_BYTES // size * vectors
+    size, rows = itemsize(weights), sizes.tile_rows
+    width = VECTOR_BYTES // size * sizes.tile_vectors
     spare, packed = scratch[: rows * width], scratch[rows * width :]
     many = counts.sum() > (SINGLE if size == 4 else DOUBLE)  # terms, so that the tile adds to what it has written
     before = -1

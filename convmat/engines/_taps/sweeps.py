@@ -129,7 +129,7 @@ class _Builder:
             "target_batch": self.groups * self.results * target, "target_group": self.results * target,
             "target_channel": target, "line_length": self.grid[-1], "plane_size": prod(self.grid),
             "source_step": last.stride * fit.components, "target_step": last.classes[0].step * fit.components,
-            "row_distance": row_distance, "group_rows": group_rows,
+            "row_distance": row_distance, "group_rows": group_rows, "tile_rows": rows, "tile_vectors": vectors,
         }  # fmt: skip
         tables = Tables(
             records(SIZES, *(sizes[name] for name in SIZES.names or ())), offsets * fit.itemsize, factors.counts,

@@ -67,6 +67,7 @@ SIZES = _record(
     " source_step target_step"  # distance of neighbouring positions of a line, in the source and in the target
     " row_distance"  # in the target, of the rows of a tile that is stored in place
     " group_rows"  # rows of a group: channels × classes
+    " tile_rows tile_vectors"  # shape of a tile
 )
 SEGMENT = _record(
     "source"  # element of the group's source at coordinate 0 of a line that begins at 0 there

@@ -170,14 +170,14 @@ class Direction:
         for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
             tasks = sweep.tasks * batch
             chunks = count_blocks(tasks, workers, self.work * batch / len(self.sweeps))
-            arguments = source, out, (tile, *sweep.tile[:2], packed), sweep.tables
+            arguments = source, out, tile, packed, sweep.tables
             blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)
 
-    def _run(self, start: int, stop: int, source: Array, out: Array, tile: tuple[Any, ...], tables: Tables) -> None:
+    def _run(self, start: int, stop: int, source: Array, out: Array, tile: int, weights: Array, tables: Tables) -> None:
         scratch = self._scratch.take(self._size)
         # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
-        self.run_tasks(start, stop, address(source), address(out), *tile, scratch, *tables)
+        self.run_tasks(start, stop, address(source), address(out), tile, weights, scratch, *tables)
         self._scratch.give_back(scratch)
 
 
