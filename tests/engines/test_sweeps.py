@@ -14,7 +14,8 @@ from convmat.engines._taps import sweeps as module
 from convmat.engines._taps.phases import PlainAxis, banded, merge_axes, result_phases
 from convmat.engines._taps.sweeps import sweeps
 from convmat.engines._taps.tables import Fit
-from tests.cases import WIDE, cases
+from convmat.engines._taps.tiling import Tiling
+from tests.cases import WIDE, Case, cases
 from tests.engines.sweep_twin import Twin
 
 PACKED = (64, 1000, 1 << 19)
@@ -93,6 +94,65 @@ def test_tables_of_wide_geometries(name, transposed, monkeypatch):
         monkeypatch.setattr(module, "PACKED", PACKED[number % 3])
         if WIDE[name].geometry.nnz * fit.components < 3000 or number % 7 == 0:
             check(WIDE[name], transposed, fit)
+
+
+IN_PLACE = {  # a case, its direction, and whether some tiles are nothing but results
+    "rows are channels": (Case((5, 2, 3), (2, 70), (1,), ((1, 1),), (1,)), False, True),
+    "rows are a band": (Case((3, 3), (12, 70), (1, 1), ((1, 1), (1, 1)), (1, 1)), False, True),
+    "a band, transposed": (Case((3, 3), (12, 70), (1, 1), ((1, 1), (1, 1)), (1, 1)), True, True),
+    "a band with stride": (Case((4, 3), (21, 70), (2, 1), ((1, 1), (1, 1)), (1, 1)), False, True),
+    "rows are two phases of the first axis": (Case((4, 3), (12, 70), (2, 1), ((1, 1), (1, 1)), (1, 1)), True, False),
+    "one phase of the first axis at a time": (
+        Case((2, 2, 1, 3), (2, 9, 70), (2, 1), ((0, 0),) * 2, (1, 1)),
+        True,
+        True,
+    ),
+    "results two apart": (Case((2, 3), (9, 90), (1, 2), ((0, 0),) * 2, (1, 1)), True, False),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_tiles_that_are_nothing_but_results_are_stored_in_place(name):
+    case, transposed, expected = IN_PLACE[name]
+    for registers in (16, 32):
+        twins = check(case, transposed, Fit(2, registers, 8, 1, 1))
+        assert any((twin.tables.tiles["target"] >= 0).any() for twin in twins) == expected
+        assert all(
+            (twin.tables.tiles["target"] < 0).all() for twin in check(case, transposed, Fit(2, registers, 8, 2, 1))
+        )
+
+
+def test_runs_go_on_over_the_ends_of_lines():
+    """The examples in the documentation of `Tiling`."""
+    lines, along = (result_phases(PlainAxis(n, 3, 1, 0, 1, n - 2), False)[0] for n in (5, 14))
+    tiling = Tiling([lines._replace(reads=lines.reads[:1]), along], banded=False)
+    assert tiling.grid == [3, 14]
+    assert tiling.runs(8) == (0, 1, 5)
+    assert tiling.tile_positions(8).tolist() == [0, 8, 16, 24, 32]
+    assert tiling.runs(12) == (1, 3, 1)
+    assert tiling.tile_positions(12).tolist() == [0, 14, 28]
+    band = Tiling([banded(result_phases(PlainAxis(9, 3, 1, 0, 1, 7), False)[0], 3), along], banded=True)
+    assert band.tile_positions(12).tolist() == [0, 3 * 14, 4 * 14]
+    assert [np.flatnonzero(band.is_stored(np.arange(7), row)).tolist() for row in range(3)] == [
+        [0, 3],
+        [0, 3],
+        [0, 3, 4],
+    ]
+
+
+def test_reads_that_are_near_have_a_segment_in_common():
+    """Offsets 0, 1, 9 and 40 of one phase, and their segments in the packed copy, each an odd number of cache lines long."""
+    axis = PlainAxis(size=141, taps=41, stride=1, before=0, dilation=1, outputs=101)
+    taps = [0, 1, 9, 40]
+    (phases,) = result_phases(axis, False)
+    phases = phases._replace(
+        reads=tuple(phases.reads[tap] for tap in taps), classes=(phases.classes[0]._replace(taps=tuple(taps)),)
+    )
+    builder = module._Builder([phases], [101], [41], 1, 2, 1, Fit(4, 16, 8, 1, 1))
+    segments, packed_at, packed = builder._segments(10)
+    assert segments[["start", "extra", "packed"]].tolist() == [(0, 9, 0), (40, 0, 48), (0, 9, 64), (40, 0, 112)]
+    assert packed_at.tolist() == [[[0, 1, 9, 48]], [[64, 65, 73, 112]]]
+    assert packed == 128
 
 
 def axes():

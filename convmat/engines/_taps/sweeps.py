@@ -193,9 +193,9 @@ class _Builder:
         The rows of a band have lines of their own, which have to be `row_distance` apart.
         """
         line, column = np.divmod(positions, self.grid[-1])
-        lines, low, high, base = self.classes[0]
+        lines, _, high, base = self.classes[0]  # where there are no others on the last axis, it begins at column 0
         target = self.target_lines[lines, line]
-        whole = (target >= 0) & (column >= low) & (column + width <= high)
+        whole = (target >= 0) & (column + width <= high)
         whole &= self.axes[-1].classes[0].step * self.fit.components == 1
         if self.banded:
             for row, lines in enumerate(self.classes["lines"]):
