@@ -153,6 +153,15 @@ def test_rows_around_tiles(channels):
     check(ConvolutionGeometry((channels, 2, 2, 3), (2, 9, 21), stride=2), "float32")
 
 
+@pytest.mark.parametrize("channels", [64, 67, 100, 150])
+def test_ranges_of_blocks_are_of_any_length(channels, monkeypatch):
+    monkeypatch.setattr("convmat.engines._taps.sweeps.PACKED", 1000)
+    geometry = ConvolutionGeometry((channels, 2, 3), (2, 40))
+    (sweep,) = engine.prepare(geometry, np.dtype("float64"), 2).direction(False).sweeps
+    assert sweep.tables.sizes["ranges"] == 8 <= sweep.blocks
+    check(geometry, "float64", batch=2, workers=2)
+
+
 @pytest.mark.parametrize("rows", range(1, 10))
 @pytest.mark.parametrize("taps", range(1, 7))
 def test_neighbouring_rows_of_single_channels(rows, taps):
