@@ -9,7 +9,7 @@ A product with V or Vᵀ is a few *sweeps*, one for each combination of the axes
   a *band*, so that what is loaded is used by all of them.
 - A *plane* is one channel of the source, in one phase, padded with zeros and flattened; a *line* of it runs along the last
   axis. Factor k is a source channel and a read: a view of a plane, shifted by offset[k]. So nothing is gathered, im2col's
-  matrix is never built, and stride is done with before the product begins (see `phases`).
+  matrix is never built, and the product knows no stride: the phases have done with it.
 - A *position* p is an element of a plane. A few positions, between the end of a line and the beginning of the next, belong
   to no result; what is computed there is not stored.
 
@@ -19,18 +19,19 @@ positions, is summed up in registers. A *strip* is a sequence of tiles. What the
 one buffer that stays in the second-level cache. Where planes need no padding and are near, they are read in place instead.
 A *task* is a strip and a range of the blocks of rows.
 
-The example of `phases`, 3 taps over 7 inputs at stride 2 with padding 1, on vectors of 4 elements, has for V
+The example of `phases`, 3 taps over 7 inputs at stride 2 with padding 1, on vectors of 4 elements, has for V::
 
-===========  ===========================  ==========================================================================
-offsets      0 16 1                       in the packed copy ``0 x1 x3 x5 0 …`` (phase 0), from 16 on ``x0 x2 x4 x6``
-segments     −1 0 1 4 0 1 0               from source −1 on, coordinates 1 to 3 are there; 1 more than the strip; to 0
-             0 0 0 4 0 0 16               from source 0 on, coordinates 0 to 3 are there; no more; to 16
-tiles        0 −1                         one, at position 0, wider than the 4 results and so stored with care
-classes      0 0 4 0                      results 0 to 3, stored from target 0 on, each 1 after the other
-===========  ===========================  ==========================================================================
+    packed copy  0 x1 x3 x5 0 …, and from element 16 on x0 x2 x4 x6
+    offsets      0 16 1, of the taps 0, 1 and 2 (here in elements)
+    segments     source  phase  low high  start extra  packed
+                     −1      0    1    4      0     1       0    x1 x3 x5 are there; one element more, for offset 1
+                      0      0    0    4      0     0      16    x0 x2 x4 x6 are there
+    tiles        position 0, target −1: it is wider than the 4 results
+    classes       lines  low high  target
+                      0    0    4       0                        y0 to y3, from target 0 on
 
-and for Vᵀ two sweeps: phase 0 with offsets 0 1 and the class 0 0 3 1 (3 results, from target 1 on, each 2 after the other),
-and phase 1 with offset 0 and the class 0 0 4 0.
+and for Vᵀ two sweeps of one class each: phase 0 has offsets 0 and 1 (K2 and K0), and 3 results, stored at 1, 3 and 5;
+phase 1 has offset 0 (K1), and 4 results, stored at 0, 2, 4 and 6.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ SIZES = _record(
     " tile_rows tile_vectors"  # shape of a tile
 )
 SEGMENT = _record(
-    "source"  # element of the group's source at coordinate 0 of a line that begins at 0 there
+    "source"  # element of the group's source at coordinate 0 of a line, but for what `source_lines` adds
     " phase"  # row of `source_lines`
     " low high"  # coordinates of a line that the source has; the others are padding
     " start"  # first position to copy, relative to the first of the strip
@@ -84,7 +85,7 @@ TILE = _record(
 CLASS = _record(
     "lines"  # row of `target_lines`
     " low high"  # coordinates of a line that are results
-    " target"  # what to add to the target
+    " target"  # element of the channel at coordinate 0 of a line, but for what `target_lines` adds
 )
 
 

@@ -37,8 +37,8 @@ class _Model(NamedTuple):
     one_channel: float = 0.75  # of one channel and few taps: neighbouring outputs are rows of a tile
     many_taps: float = 0.6  # what large kernels add to that, for they leave little else to do …
     taps: int = 500  # … from so many taps on
-    few_rows: float = 0.6  # of several channels: the limit for few rows, which share what is loaded for them
-    rows: int = 10  # for each so many rows 1 more, up to 1
+    few_rows: float = 0.6  # of several channels, but for what rows add, for which a vector is loaded once together …
+    rows: int = 10  # … the number of rows that would add 1; the sum is 1 at most
     calls: float = 5.5  # NumPy calls that take as long as a product of nothing
     setup: float = 1e-3  # seconds to build the tables
     rate: float = 4e11  # operations of one thread in a second, times bytes of an element: 5·10¹⁰ on float64
