@@ -1,11 +1,8 @@
 """What the compiled loops do with the tables of a sweep, said plainly: slow, with a check of every read and write."""
 
-import numpy as np
+from operator import itemgetter
 
-_SIZES = (
-    "strips", "strip_tiles", "shares", "groups", "blocks", "tile_major", "x_batch", "x_group", "out_batch", "out_group",
-    "channel_size", "row_length", "plane_size", "source_step", "target_step", "row_distance", "group_rows",
-)  # fmt: skip
+import numpy as np
 
 
 class Memory:
@@ -27,8 +24,13 @@ class Memory:
             self.values[start : start + (len(values) - 1) * step + 1 : step] = values
 
 
+def fields(record):
+    """Return a record as a dictionary."""
+    return dict(zip(record.dtype.names, record.tolist(), strict=True))
+
+
 class Twin:
-    """One sweep, run for one array of a batch.
+    """One sweep, run for one array of a batch. The names are those of the module `tables`.
 
     `weights` is (groups, rows of a group, k) and `x` (elements of the source), both float64 with small integers, so that
     sums are exact and equal ones are the same sums. What is in scratch memory is NaN until it is written.
@@ -37,112 +39,116 @@ class Twin:
     def __init__(self, sweep, fit, weights, x, out):
         self.rows, vectors, self.banded = sweep.tile
         self.width = vectors * fit.lanes
-        sizes, offsets, self.counts, self.pieces, self.source_rows, self.tiles, self.targets, self.kinds = sweep.tables
-        self.size = dict(zip(_SIZES, sizes.tolist(), strict=True))
+        self.tables, offsets = sweep.tables, sweep.tables.offsets
+        (self.size,) = map(fields, sweep.tables.sizes)
+        assert (self.size["tile_rows"], self.size["tile_vectors"]) == sweep.tile[:2]
         assert (offsets % fit.itemsize == 0).all()
         self.sweep, self.fit, self.weights, self.offsets = sweep, fit, weights, offsets // fit.itemsize
         self.x, self.out = Memory(x), Memory(out)
-        self.writer = np.full(
-            out.size, -1
-        )  # the row of the group that wrote an element: sums of others have another order
+        # The row of the group that wrote an element: sums of others have another order.
+        self.writer = np.full(out.size, -1)
         self.copies = 0
 
     def run(self):
         """Compute all tasks."""
         size = self.size
-        assert self.sweep.tasks == size["strips"] * size["shares"] * size["groups"]
+        assert self.sweep.tasks == size["strips"] * size["ranges"] * size["groups"]
         done = set()
         for task in range(self.sweep.tasks):
-            strip, share = divmod(task, size["shares"])
+            strip, part = divmod(task, size["ranges"])
             group, number = divmod(strip, size["strips"])
-            first = number * size["strip_tiles"]
-            tiles = self.tiles[first : first + size["strip_tiles"]]
+            first = number * size["tiles_per_strip"]
+            tiles = self.tables.tiles[first : first + size["tiles_per_strip"]]
             assert len(tiles)
-            memory, base = self.x, group * size["x_group"]
-            if len(self.pieces):
-                memory, base = self.pack(base, tiles), -int(tiles[0, 0])
-            low, high = (size["blocks"] * part // size["shares"] for part in (share, share + 1))
+            memory, base = self.x, group * size["source_group"]
+            if len(self.tables.segments):
+                memory, base = self.pack(base, tiles), -int(tiles[0]["position"])
+            low, high = (size["blocks"] * edge // size["ranges"] for edge in (part, part + 1))
             for block in range(low, high):
                 for number_of_tile, tile in enumerate(tiles, first):
                     assert (group, block, number_of_tile) not in done
                     done.add((group, block, number_of_tile))
-                    self.tile(memory, base, group, block, *map(int, tile))
-        assert len(done) == size["groups"] * size["blocks"] * len(self.tiles)
+                    self.tile(memory, base, group, block, **fields(tile))
+        assert len(done) == size["groups"] * size["blocks"] * len(self.tables.tiles)
 
     def pack(self, x, tiles):
-        """Return scratch memory with what a strip reads; every piece stays in its own place."""
+        """Return scratch memory with what a strip reads; every segment stays within its own memory."""
         memory = Memory(np.full(self.sweep.scratch - self.rows * self.width, np.nan))
-        first, size, lanes = int(tiles[0, 0]), self.size, self.fit.lanes
-        length = int(tiles[-1, 0]) - first + self.width
-        ends = [*self.pieces[1:, 6], memory.values.size - lanes]
-        for (base, table, low, high, start, extra, place), room in zip(self.pieces.tolist(), ends, strict=True):
-            p, row_length = first + start, size["row_length"]
+        first, size, lanes, segments = int(tiles[0]["position"]), self.size, self.fit.lanes, self.tables.segments
+        length = int(tiles[-1]["position"]) - first + self.width
+        ends = [*segments["packed"][1:], memory.values.size - lanes]
+        for segment, room in zip(map(fields, segments), ends, strict=True):
+            source, phase, low, high, start, extra, packed = itemgetter(*segments.dtype.names)(segment)
+            p, line_length = first + start, size["line_length"]
             end = min(p + length + extra, size["plane_size"])
-            assert place + length + extra <= room
+            assert packed + length + extra <= room
 
-            def zero(begin, stop, move=place - p):
+            def zero(begin, stop, move=packed - p):
                 count = stop - begin
                 memory.write(move + begin, np.zeros(-(-count // lanes) * lanes))  # whole vectors
 
             written = p
-            for row in range(p // row_length, -(-end // row_length)) if p < end else ():
-                origin = row * row_length
+            for line in range(p // line_length, -(-end // line_length)) if p < end else ():
+                origin = line * line_length
                 a = max(p, origin + low)
-                n = min(end, origin + row_length, origin + high) - a
-                source = int(self.source_rows[table, row])
-                if source >= 0 and n > 0:
+                n = min(end, origin + line_length, origin + high) - a
+                start_of_line = int(self.tables.source_lines[phase, line])
+                if start_of_line >= 0 and n > 0:
                     zero(written, a)
-                    read, step = x + base + source + (a - origin) * size["source_step"], size["source_step"]
-                    memory.write(place - p + a, self.x[read : read + (n - 1) * step + 1 : step])
+                    read, step = x + source + start_of_line + (a - origin) * size["source_step"], size["source_step"]
+                    memory.write(packed - p + a, self.x[read : read + (n - 1) * step + 1 : step])
                     written = a + n
             zero(written, end)
         self.copies += 1
         return memory
 
-    def tile(self, memory, base, group, block, p, target):
+    def tile(self, memory, base, group, block, position, target):
         """Compute a tile and store it."""
         first, size = block * self.rows, self.size
         count = min(self.rows, size["group_rows"] - first)
         result = np.zeros((count, self.width))
         for k, offset in enumerate(self.offsets.tolist()):
-            read = memory[base + p + offset : base + p + offset + self.width]
+            read = memory[base + position + offset : base + position + offset + self.width]
             for row in range(count):
                 if self.takes_part(row, k):
                     result[row] += self.weights[group, first + row, k] * read
                 else:
                     assert self.weights[group, first + row, k] == 0
-        out = group * size["out_group"]
+        out = group * size["target_group"]
         if target >= 0 and (block + 1) * self.rows <= size["group_rows"]:
             for row in range(count):
-                start = out + target + first * size["channel_size"] + row * size["row_distance"]
+                start = out + target + first * size["target_channel"] + row * size["row_distance"]
                 self.store(start, result[row], first + row)
             return
         for row in range(count):
-            self.leave_out(out, result[row], p, first + row)
+            self.leave_out(out, result[row], position, first + row)
 
     def takes_part(self, row, k):
         """Tell whether a row of a banded tile takes part in a product: of the first, then of all, then of the last rows."""
         if not self.banded:
-            assert self.counts.tolist() == [len(self.offsets)]
+            assert self.tables.counts.tolist() == [len(self.offsets)]
             return True
-        assert len(self.counts) == 2 * self.rows - 1
-        assert self.counts.sum() == len(self.offsets)
-        segment = int(np.searchsorted(np.cumsum(self.counts), k, side="right"))
+        assert len(self.tables.counts) == 2 * self.rows - 1
+        assert self.tables.counts.sum() == len(self.offsets)
+        segment = int(np.searchsorted(np.cumsum(self.tables.counts), k, side="right"))
         return row <= segment if segment < self.rows else row > segment - self.rows
 
     def leave_out(self, out, result, p, number):
         """Store a row of a tile, but for what is no result."""
-        channel, kind = divmod(number, len(self.kinds))
-        table, low, high, base = self.kinds[kind].tolist()
-        row_length = self.size["row_length"]
-        for row in range(p // row_length, min((p + self.width - 1) // row_length + 1, self.targets.shape[1])):
-            target, origin = int(self.targets[table, row]), row * row_length
+        channel, results = divmod(number, len(self.tables.classes))
+        lines, low, high, base = self.tables.classes[results].tolist()
+        line_length, target_lines, step = (
+            self.size["line_length"],
+            self.tables.target_lines[lines],
+            self.size["target_step"],
+        )
+        for line in range(p // line_length, min((p + self.width - 1) // line_length + 1, len(target_lines))):
+            target, origin = int(target_lines[line]), line * line_length
             a = max(p, origin + low)
             n = min(p + self.width, origin + high) - a
             if target >= 0 and n > 0:
-                start = out + base + channel * self.size["channel_size"] + target
-                start += (a - origin) * self.size["target_step"]
-                self.store(start, result[a - p : a - p + n], number, self.size["target_step"])
+                start = out + base + channel * self.size["target_channel"] + target + (a - origin) * step
+                self.store(start, result[a - p : a - p + n], number, step)
 
     def store(self, start, values, number, step=1):
         """Write results; what writes an element twice writes the same sum, in the same order."""

@@ -1,4 +1,4 @@
-"""The tables of the engine `taps` against their logical twin, and the axes' patterns against the definition.
+"""The tables of the engine `taps` against their logical twin, and the axes' phases against the definition.
 
 Nothing here needs numba, or depends on the processor: all shapes of vectors and registers are tried on every machine.
 """
@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat.engines._taps import sweeps as module
-from convmat.engines._taps.patterns import banded, fold, patterns
-from convmat.engines._taps.sweeps import Fit, sweeps
-from tests.cases import WIDE, cases
+from convmat.engines._taps.phases import PlainAxis, banded, merge_axes, result_phases
+from convmat.engines._taps.sweeps import sweeps
+from convmat.engines._taps.tables import Fit
+from convmat.engines._taps.tiling import Tiling
+from tests.cases import WIDE, Case, cases
 from tests.engines.sweep_twin import Twin
 
 PACKED = (64, 1000, 1 << 19)
 FITS = [
-    Fit(lanes, registers, itemsize, parts, workers)
+    Fit(lanes, registers, itemsize, components, workers)
     for lanes, itemsize in ((2, 8), (4, 8), (4, 4), (8, 8), (8, 4), (16, 4))
     for registers in (16, 32)
-    for parts in (1, 2)
+    for components in (1, 2)
     for workers in (1, 2, 3)
 ]
 
@@ -31,18 +33,18 @@ def integers(rng, shape):
     return rng.integers(-(2**15), 2**15, shape).astype(np.float64)
 
 
-def weights_of(sweep, kernel, parts):
-    """Return the weights (groups, rows, k) of a sweep, from a kernel (groups, results, sources, taps, parts)."""
+def weights_of(sweep, kernel, components):
+    """Return the weights (groups, rows, k) of a sweep, from a kernel (groups, results, sources, taps, components)."""
     groups, results = kernel.shape[:2]
-    kinds = len(sweep.taps)
-    weights = np.zeros((groups, results * kinds, len(sweep.reads)))
-    for k, (channel, part, read) in enumerate(zip(sweep.channels, sweep.parts, sweep.reads, strict=True)):
-        for kind in range(kinds):
-            if (tap := sweep.taps[kind, read]) < 0:
+    classes = len(sweep.taps)
+    weights = np.zeros((groups, results * classes, len(sweep.reads)))
+    for k, (channel, component, read) in enumerate(zip(sweep.channels, sweep.components, sweep.reads, strict=True)):
+        for row in range(classes):
+            if (tap := sweep.taps[row, read]) < 0:
                 continue
             values = kernel[:, :, channel, tap]
-            crossed = parts == 2 and kind % 2 != part  # real to imaginary, or imaginary to real
-            weights[:, kind::kinds, k] = values[..., int(crossed)] * (-1 if crossed and part else 1)
+            crossed = components == 2 and row % 2 != component  # real to imaginary, or imaginary to real
+            weights[:, row::classes, k] = values[..., int(crossed)] * (-1 if crossed and component else 1)
     return weights
 
 
@@ -50,28 +52,28 @@ def check(case, transposed, fit):
     """Compare what the twin makes of a case's tables with the oracle's product; return the twins."""
     geometry = case.geometry
     rng = np.random.default_rng(0)
-    groups, parts = geometry.groups, fit.parts
+    groups, components = geometry.groups, fit.components
     inner, outer = geometry.in_channels // groups, geometry.out_channels // groups
-    kernel = integers(rng, (groups, outer, inner, prod(geometry.spatial_kernel), parts))
+    kernel = integers(rng, (groups, outer, inner, prod(geometry.spatial_kernel), components))
     source, target = (1, 0) if not transposed else (0, 1)
-    x, out = integers(rng, geometry.shape[source] * parts), np.full(geometry.shape[target] * parts, np.nan)
+    x, out = integers(rng, geometry.shape[source] * components), np.full(geometry.shape[target] * components, np.nan)
     channels = (outer, inner) if transposed else (inner, outer)
-    found, missing = sweeps(fold(geometry.axes), transposed, groups, *channels, fit)
+    found, missing = sweeps(merge_axes(geometry.axes), transposed, groups, *channels, fit)
     if missing:
         out[...] = 0
     twins = []
     for sweep in found:
         turned = kernel.swapaxes(1, 2) if transposed else kernel
-        twins.append(Twin(sweep, fit, weights_of(sweep, turned, parts), x, out))
+        twins.append(Twin(sweep, fit, weights_of(sweep, turned, components), x, out))
         twins[-1].run()
-    flat = kernel.reshape(*case.kernel_shape, parts)
-    pieces = [case.sparse_matrix(flat[..., part]) for part in range(parts)]
-    pieces = [piece.T if transposed else piece for piece in pieces]
-    x = x.reshape(-1, parts)
-    if parts == 1:
-        expected = pieces[0] @ x[:, 0]
+    flat = kernel.reshape(*case.kernel_shape, components)
+    matrices = [case.sparse_matrix(flat[..., component]) for component in range(components)]
+    matrices = [matrix.T if transposed else matrix for matrix in matrices]
+    x = x.reshape(-1, components)
+    if components == 1:
+        expected = matrices[0] @ x[:, 0]
     else:
-        real, imag = pieces
+        real, imag = matrices
         expected = np.stack([real @ x[:, 0] - imag @ x[:, 1], real @ x[:, 1] + imag @ x[:, 0]], axis=1).ravel()
     np.testing.assert_array_equal(out, expected)
     return twins
@@ -90,62 +92,137 @@ def test_tables_do_what_the_definition_says(packed, case, transposed, fit):
 def test_tables_of_wide_geometries(name, transposed, monkeypatch):
     for number, fit in enumerate(FITS):
         monkeypatch.setattr(module, "PACKED", PACKED[number % 3])
-        if WIDE[name].geometry.nnz * fit.parts < 3000 or number % 7 == 0:
+        if WIDE[name].geometry.nnz * fit.components < 3000 or number % 7 == 0:
             check(WIDE[name], transposed, fit)
 
 
-def lines():
+IN_PLACE = {  # a case, whether it is transposed, and how many tiles are nothing but results, with 16 and with 32 registers
+    "rows are channels": (Case((5, 2, 3), (2, 70), (1,), ((1, 1),), (1,)), False, (12, 5)),
+    "rows are a band": (Case((3, 3), (12, 70), (1, 1), ((1, 1), (1, 1)), (1, 1)), False, (72, 36)),
+    "a band, transposed": (Case((3, 3), (12, 70), (1, 1), ((1, 1), (1, 1)), (1, 1)), True, (72, 36)),
+    "a band with stride": (Case((4, 3), (21, 70), (2, 1), ((1, 1), (1, 1)), (1, 1)), False, (45, 45)),
+    "rows are two phases of the first axis": (Case((4, 3), (12, 70), (2, 1), ((1, 1), (1, 1)), (1, 1)), True, (0, 0)),
+    "one phase of the first axis at a time": (Case((2, 2, 1, 3), (2, 9, 70), (2, 1), ((0, 0),) * 2, (1, 1)), True, (35, 14)),
+    "results two apart": (Case((2, 3), (9, 90), (1, 2), ((0, 0),) * 2, (1, 1)), True, (0, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_tiles_that_are_nothing_but_results_are_stored_in_place(name):
+    case, transposed, expected = IN_PLACE[name]
+    for registers, count in zip((16, 32), expected, strict=True):
+        twins = check(case, transposed, Fit(2, registers, 8, 1, 1))
+        assert sum((twin.tables.tiles["target"] >= 0).sum() for twin in twins) == count
+        of_complex = check(case, transposed, Fit(2, registers, 8, 2, 1))
+        assert all((twin.tables.tiles["target"] < 0).all() for twin in of_complex)
+
+
+def test_runs_go_on_over_the_ends_of_lines():
+    """The examples in the documentation of `Tiling`."""
+    lines, along = (result_phases(PlainAxis(n, 3, 1, 0, 1, n - 2), False)[0] for n in (5, 14))
+    tiling = Tiling([lines._replace(reads=lines.reads[:1]), along], banded=False)
+    assert tiling.grid == [3, 14]
+    assert tiling.runs(8) == (0, 1, 5)
+    assert tiling.tile_positions(8).tolist() == [0, 8, 16, 24, 32]
+    assert tiling.runs(12) == (1, 3, 1)
+    assert tiling.tile_positions(12).tolist() == [0, 14, 28]
+    band = Tiling([banded(result_phases(PlainAxis(9, 3, 1, 0, 1, 7), False)[0], 3), along], banded=True)
+    assert band.tile_positions(12).tolist() == [0, 3 * 14, 4 * 14]
+    assert [np.flatnonzero(band.is_stored(np.arange(7), row)).tolist() for row in range(3)] == [
+        [0, 3],
+        [0, 3],
+        [0, 3, 4],
+    ]
+
+
+def test_reads_that_are_near_have_a_segment_in_common():
+    """Offsets 0, 1, 9 and 40 of one phase, and their segments in the packed copy, each an odd number of cache lines long."""
+    axis = PlainAxis(size=141, taps=41, stride=1, before=0, dilation=1, outputs=101)
+    taps = [0, 1, 9, 40]
+    (phases,) = result_phases(axis, False)
+    phases = phases._replace(
+        reads=tuple(phases.reads[tap] for tap in taps), classes=(phases.classes[0]._replace(taps=tuple(taps)),)
+    )
+    builder = module._Builder([phases], [101], [41], 1, 2, 1, Fit(4, 16, 8, 1, 1))
+    segments, packed_at, packed = builder._segments(10)
+    assert segments[["start", "extra", "packed"]].tolist() == [(0, 9, 0), (40, 0, 48), (0, 9, 64), (40, 0, 112)]
+    assert packed_at.tolist() == [[[0, 1, 9, 48]], [[64, 65, 73, 112]]]
+    assert packed == 128
+
+
+def axes():
     """An axis without its padding mode, up to beyond its input; its first outputs alone now and then."""
-    return cases(modes=("zeros",), most_axes=1, truncated=True).map(lambda case: fold(case.geometry.axes)[0])
+    return cases(modes=("zeros",), most_axes=1, truncated=True).map(lambda case: merge_axes(case.geometry.axes)[0])
 
 
-def pairs_of(patterns_):
+def pairs_of(phases):
     """Return (result, source, tap) of all that positions read, and the results that there are."""
-    pairs, results = [], []
-    for pattern in patterns_:
-        for kind in pattern.kinds:
-            for q in range(kind.low, kind.high):
-                results.append(result := q * kind.step + kind.first)
-                for (phase, delta), tap in zip(pattern.reads, kind.taps, strict=True):
-                    source = (q + delta) * pattern.phases + phase - pattern.before
-                    if tap >= 0 and 0 <= source < pattern.size:
-                        assert pattern.start <= q + delta < pattern.start + pattern.extent
-                        low, high = pattern.inside(phase)
-                        assert low <= q + delta - pattern.start < high
+    pairs, found = [], []
+    for axis in phases:
+        for results in axis.classes:
+            for q in range(results.low, results.high):
+                found.append(result := q * results.step + results.first)
+                for (phase, delta), tap in zip(axis.reads, results.taps, strict=True):
+                    source = (q + delta) * axis.stride + phase - axis.before
+                    if tap >= 0 and 0 <= source < axis.size:
+                        assert axis.start <= q + delta < axis.start + axis.extent
+                        low, high = axis.inside(phase)
+                        assert low <= q + delta - axis.start < high
                         pairs.append((result, source, tap))
-    return pairs, results
+    return pairs, found
 
 
-def expected_pairs(line, transposed):
+def expected_pairs(axis, transposed):
     """Return the same by the definition."""
     pairs = [
         (output, source, tap)
-        for output in range(line.outputs)
-        for tap in range(line.taps)
-        if 0 <= (source := output * line.stride - line.before + tap * line.dilation) < line.size
+        for output in range(axis.outputs)
+        for tap in range(axis.taps)
+        if 0 <= (source := output * axis.stride - axis.before + tap * axis.dilation) < axis.size
     ]
     return sorted((source, output, tap) if transposed else (output, source, tap) for output, source, tap in pairs)
 
 
-@given(line=lines(), transposed=st.booleans())
-def test_patterns_of_an_axis_have_each_pair_once(line, transposed):
-    found = patterns(line, transposed)
-    pairs, results = pairs_of(found)
-    assert sorted(pairs) == expected_pairs(line, transposed)
+@given(axis=axes(), transposed=st.booleans())
+def test_phases_of_an_axis_have_each_pair_once(axis, transposed):
+    phases = result_phases(axis, transposed)
+    pairs, results = pairs_of(phases)
+    assert sorted(pairs) == expected_pairs(axis, transposed)
     assert len(results) == len(set(results))
-    count = line.size if transposed else line.outputs
+    count = axis.size if transposed else axis.outputs
     assert set(results) <= set(range(count))
-    if not any(pattern.kinds == () for pattern in found):  # else the others are 0
+    if not any(alike.classes == () for alike in phases):  # else the others are 0
         assert len(results) == count
 
 
-@given(line=lines(), transposed=st.booleans(), most=st.sampled_from([3, 4]))
-def test_neighbouring_rows_read_what_the_row_itself_reads(line, transposed, most):
-    for pattern in patterns(line, transposed):
-        if not pattern.reads:
+@given(axis=axes(), transposed=st.booleans(), most=st.sampled_from([3, 4]))
+def test_neighbouring_rows_read_what_the_row_itself_reads(axis, transposed, most):
+    for phases in result_phases(axis, transposed):
+        if not phases.reads:
             continue
-        rows, (alone, _) = banded(pattern, most), pairs_of([pattern])
-        for kind in rows.kinds if rows is not pattern else ():  # row r of a band at q is row 0 of one at q + r
-            pairs, _ = pairs_of([rows._replace(kinds=(kind,))])
-            first = kind.low * kind.step + kind.first
+        rows, (alone, _) = banded(phases, most), pairs_of([phases])
+        for results in rows.classes if rows is not phases else ():  # row r of a band at q is row 0 of one at q + r
+            pairs, _ = pairs_of([rows._replace(classes=(results,))])
+            first = results.low * results.step + results.first
             assert sorted(pairs) == sorted(pair for pair in alone if pair[0] >= first)
+
+
+def test_worked_examples():
+    """What the documentation of the tables says of 3 taps over 7 inputs, at stride 2 with padding 1."""
+    axis = PlainAxis(size=7, taps=3, stride=2, before=1, dilation=1, outputs=4)
+    assert [phases.reads for phases in result_phases(axis, False)] == [((0, 0), (1, 0), (0, 1))]
+    assert [phases.reads for phases in result_phases(axis, True)] == [((0, -1), (0, 0)), ((0, 0),)]
+    (both,) = result_phases(axis._replace(taps=4), True)
+    assert both.reads == ((0, -1), (0, 0))
+    assert [results.taps for results in both.classes] == [(2, 0), (3, 1)]
+    band = banded(result_phases(PlainAxis(9, 3, 1, 0, 1, 7), False)[0], 2)
+    assert [results.taps for results in band.classes] == [(0, 1, 2, -1), (-1, 0, 1, 2)]
+
+    fit = Fit(lanes=4, registers=16, itemsize=8, components=1, workers=1)
+    (forward,), (first, second) = (sweeps([axis], transposed, 1, 1, 1, fit)[0] for transposed in (False, True))
+    assert forward.tables.offsets.tolist() == [0, 16 * 8, 1 * 8]
+    assert forward.tables.segments.tolist() == [(-1, 0, 1, 4, 0, 1, 0), (0, 0, 0, 4, 0, 0, 16)]
+    assert forward.tables.tiles.tolist() == [(0, -1)]
+    assert forward.tables.classes.tolist() == [(0, 0, 4, 0)]
+    assert [sweep.tables.offsets.tolist() for sweep in (first, second)] == [[0, 8], [0]]
+    assert [sweep.tables.classes.tolist() for sweep in (first, second)] == [[(0, 0, 3, 1)], [(0, 0, 4, 0)]]

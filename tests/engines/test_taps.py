@@ -13,7 +13,8 @@ from tests.processes import python
 
 pytest.importorskip("numba")
 
-from convmat.engines._taps import sweeps
+from convmat.engines._taps import sweeps, tables
+from convmat.engines._taps.loops import SIGNATURES
 from convmat.engines._taps.taps import engine
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
@@ -64,7 +65,7 @@ def random_geometry(rng):
 
 @pytest.mark.parametrize("seed", range(300))
 def test_random_geometries(seed, monkeypatch):
-    if seed % 3 == 0:  # many strips, shares of the rows, and pieces of planes
+    if seed % 3 == 0:  # many strips, ranges of the rows, and segments of planes
         monkeypatch.setattr("convmat.engines._taps.sweeps.PACKED", 1000)
     rng = np.random.default_rng(seed)
     check(random_geometry(rng), DTYPES[seed % 4], batch=int(rng.choice([1, 2, 3])), workers=int(rng.choice([1, 2])))
@@ -152,6 +153,15 @@ def test_rows_around_tiles(channels):
     check(ConvolutionGeometry((channels, 2, 2, 3), (2, 9, 21), stride=2), "float32")
 
 
+@pytest.mark.parametrize("channels", [64, 67, 100, 150])
+def test_ranges_of_blocks_are_of_any_length(channels, monkeypatch):
+    monkeypatch.setattr("convmat.engines._taps.sweeps.PACKED", 1000)
+    geometry = ConvolutionGeometry((channels, 2, 3), (2, 40))
+    (sweep,) = engine.prepare(geometry, np.dtype("float64"), 2).direction(False).sweeps
+    assert sweep.tables.sizes["ranges"] == 8 <= sweep.blocks
+    check(geometry, "float64", batch=2, workers=2)
+
+
 @pytest.mark.parametrize("rows", range(1, 10))
 @pytest.mark.parametrize("taps", range(1, 7))
 def test_neighbouring_rows_of_single_channels(rows, taps):
@@ -197,6 +207,22 @@ def test_forked_child():
 def test_refuses_what_is_no_float():
     assert "int32" in engine.refuses(LARGE["taps"], np.dtype("int32"))
     assert all(engine.refuses(LARGE["taps"], np.dtype(dtype)) is None for dtype in DTYPES)
+
+
+def test_records_are_the_same_on_both_sides_of_the_compiled_call():
+    """In numbers, names, order and offsets: the compiled call checks nothing of an array but the size of its elements."""
+    from numba import types
+    from numba.np.numpy_support import as_dtype
+
+    *_, weights, scratch, sizes, offsets, counts, segments, source_lines, tiles, target_lines, classes = eval(
+        SIGNATURES["run_tasks"].format("float32").removeprefix("void"), vars(types)
+    )
+    assert weights.dtype == scratch.dtype == types.float32
+    assert {array.dtype for array in (offsets, counts, source_lines, target_lines)} == {types.int64}
+    pairs = (sizes, tables.SIZES), (segments, tables.SEGMENT), (tiles, tables.TILE), (classes, tables.CLASS)
+    for compiled, record in pairs:
+        assert as_dtype(compiled.dtype).fields == record.fields
+        assert as_dtype(compiled.dtype).itemsize == record.itemsize
 
 
 PRODUCT = """
@@ -249,5 +275,5 @@ def guarded_cases():
 def guard_inner(direction, products, transposed, at_end):
     direction._scratch.give_back(guarded(np.full(direction._size, np.nan, direction.number), at_end))
     for sweep in direction.sweeps:
-        object.__setattr__(sweep, "tables", tuple(guarded(t, at_end) if t.size else t for t in sweep.tables))
+        object.__setattr__(sweep, "tables", tables.Tables(*(guarded(t, at_end) if t.size else t for t in sweep.tables)))
     products._weights._made[transposed] = [guarded(w, at_end) for w in products._packed(transposed)]

@@ -17,7 +17,7 @@ ENTRIES = 20_000  # nonzeros of W at most: above that, a case takes long
 NUMBERS = 20_000  # inputs or outputs at most
 # Module-level thresholds, and what is drawn for them, so that small cases take the ways of large ones.
 THRESHOLDS = {
-    "convmat.engines._taps.sweeps": {"PACKED": (16, 1 << 14), "_SHARES": (1, 5)},
+    "convmat.engines._taps.sweeps": {"PACKED": (16, 1 << 14), "_TASKS": (1, 5)},
     "convmat.engines._taps.taps": {"_SERIAL": (0, 0), "_SCRATCH": (1 << 8, 1 << 20)},
     "convmat.engines._winograd.winograd": {
         "_CHANNELS": (1, 8), "_SERIAL": (0, 0), "_PIECES": (1, 9), "_CACHE": (1, 1 << 17), "_RESULTS": (1, 64),

@@ -1,7 +1,8 @@
 """The compiled loops of the engine `taps`. Imports numba; import it late.
 
-Everything is `nogil` and runs in the thread that calls it. The loops trust the tables of `convmat.engines._taps.sweeps` and
-check nothing; see there for what the tables mean. A `like` is an array that stands for its dtype.
+Everything is `nogil` and runs in the thread that calls it. The loops trust the tables and check nothing; the module `tables`
+says what they mean. The names of its fields and of its records' fields are the names here. A `like` is an array that stands
+for its dtype.
 """
 
 from __future__ import annotations
@@ -21,12 +22,28 @@ from convmat.engines._compiled.simd import (
 )
 from convmat.engines._sums import DOUBLE, SINGLE
 
-SIGNATURES = {  # of what is called from Python, for a dtype
+
+def _records(names: str) -> str:
+    """Return the type of an array of records of int64."""
+    fields = ", ".join(f"('{name}', int64)" for name in names.split())
+    return f"Record.make_c_struct([{fields}])[::1], "
+
+
+SIGNATURES = {  # of what is called from Python, for a dtype; the records are those of `tables`, as a test makes sure
     "run_tasks": "void("
-    + "intp, " * 7  # start to vectors
+    + "intp, " * 5  # start to tile
     + "{0}[::1], {0}[::1], "  # weights, scratch
-    + "int64[::1], " * 3  # sizes, offsets, counts
-    + "int64[:, ::1], " * 5  # pieces to kinds
+    + _records(
+        "strips tiles_per_strip ranges groups blocks tile_major source_batch source_group target_batch target_group "
+        "target_channel line_length plane_size source_step target_step row_distance group_rows "
+        "tile_rows tile_vectors"
+    )
+    + "int64[::1], int64[::1], "  # offsets, counts
+    + _records("source phase low high start extra packed")  # segments
+    + "int64[:, ::1], "  # source_lines
+    + _records("position target")  # tiles
+    + "int64[:, ::1], "  # target_lines
+    + _records("lines low high target")  # classes
     + ")"
 }
 
@@ -63,7 +80,7 @@ def take(like, target, source, count, step):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def pack(x, scratch, pieces, source_rows, row_length, plane_size, step, first, length):  # type: ignore[no-untyped-def]
+def pack(x, scratch, sizes, segments, source_lines, first, length):  # type: ignore[no-untyped-def]
     """Copy the positions that a strip reads into scratch memory, with zeros where they are padding.
 
     Parameters
@@ -71,38 +88,39 @@ def pack(x, scratch, pieces, source_rows, row_length, plane_size, step, first, l
     x : int
         Address of the group's first channel.
     scratch : array
-        Where to; `pieces` say at which indices.
-    pieces, source_rows : int64 array
+        Where to; the segments say at which indices.
+    sizes : record
+        Of the sweep.
+    segments, source_lines : array
         Tables of the sweep.
-    row_length, plane_size, step : int
-        Positions of a row and of a plane; distance of neighbouring positions in the source, in elements.
     first, length : int
         The strip's first position, and the number of positions from there to its end.
     """
     size = itemsize(scratch)
-    for piece in range(pieces.shape[0]):
-        base, table, low, high, start, extra, place = pieces[piece]
-        p = first + start
-        end = min(p + length + extra, plane_size)
-        to = scratch.ctypes.data + (place - p) * size
-        row, written = p // row_length, p
+    line_length, step = sizes.line_length, sizes.source_step
+    for i in range(segments.shape[0]):
+        segment = segments[i]
+        p = first + segment.start
+        end = min(p + length + segment.extra, sizes.plane_size)
+        to = scratch.ctypes.data + (segment.packed - p) * size  # of position 0
+        line, written = p // line_length, p
         while p < end:
-            origin = row * row_length
-            stop = min(end, origin + row_length)
-            source = source_rows[table, row]
-            a = max(p, origin + low)
-            n = min(stop, origin + high) - a
-            if source >= 0 and n > 0:
+            origin = line * line_length
+            stop = min(end, origin + line_length)
+            source = source_lines[segment.phase, line]
+            a = max(p, origin + segment.low)
+            n = min(stop, origin + segment.high) - a
+            if source >= 0 and n > 0:  # positions up to a are padding, of this line and of what is before it
                 zero(scratch, to + written * size, a - written)
-                take(scratch, to + a * size, x + (base + source + (a - origin) * step) * size, n, step)
+                take(scratch, to + a * size, x + (segment.source + source + (a - origin) * step) * size, n, step)
                 written = a + n
             p = stop
-            row += 1
+            line += 1
         zero(scratch, to + written * size, end - written)
 
 
 @compiled
-def store(out, tile, width, p, first, count, kinds, targets, row_length, channel_size, step):  # type: ignore[no-untyped-def]
+def store(out, tile, width, p, first, count, sizes, classes, target_lines):  # type: ignore[no-untyped-def]
     """Copy the results in a tile to where they belong, and leave out what is no result.
 
     Parameters
@@ -113,21 +131,22 @@ def store(out, tile, width, p, first, count, kinds, targets, row_length, channel
         `count` rows of `width` elements, the first for position `p`.
     first : int
         Number of the tile's first row among the rows of the group.
-    kinds, targets : int64 array
+    sizes : record
+        Of the sweep.
+    classes, target_lines : array
         Tables of the sweep.
-    row_length, channel_size, step : int
-        Positions of a row; elements of a channel; distance of neighbouring positions in the target, in elements.
     """
     size = itemsize(tile)
+    line_length, step = sizes.line_length, sizes.target_step
     for i in range(count):
-        channel, kind = divmod(first + i, kinds.shape[0])
-        table, low, high, base = kinds[kind]
-        base += channel * channel_size
-        for row in range(p // row_length, min((p + width - 1) // row_length + 1, targets.shape[1])):
-            target = targets[table, row]
-            origin = row * row_length
-            a = max(p, origin + low)
-            n = min(p + width, origin + high) - a
+        channel, number = divmod(first + i, classes.shape[0])
+        results = classes[number]
+        base = results.target + channel * sizes.target_channel
+        for line in range(p // line_length, min((p + width - 1) // line_length + 1, target_lines.shape[1])):
+            target = target_lines[results.lines, line]
+            origin = line * line_length
+            a = max(p, origin + results.low)
+            n = min(p + width, origin + results.high) - a
             if target < 0 or n <= 0:
                 continue
             address = out + (base + target + (a - origin) * step) * size
@@ -143,8 +162,8 @@ def store(out, tile, width, p, first, count, kinds, targets, row_length, channel
 
 @compiled
 def run_tasks(  # type: ignore[no-untyped-def]
-    start, stop, x, out, tile, rows, vectors,
-    weights, scratch, sizes, offsets, counts, pieces, source_rows, tiles, targets, kinds,
+    start, stop, x, out, tile, weights, scratch,
+    size_records, offsets, counts, segments, source_lines, tiles, target_lines, classes,
 ):  # fmt: skip
     """Compute the tasks `start` to `stop` of a sweep.
 
@@ -152,51 +171,50 @@ def run_tasks(  # type: ignore[no-untyped-def]
     ----------
     x, out : int
         Addresses of the source and of the target.
-    tile, rows, vectors : int
-        Address of the compiled tile, and its shape.
+    tile : int
+        Address of the compiled tile.
     weights, scratch : array
-        The packed kernel; memory for one thread.
-    sizes, ..., kinds : int64 array
-        Tables of the sweep.
+        The packed kernel, (groups, blocks, factors, rows of a block); memory for one thread.
+    size_records, ..., classes : array
+        `Tables` of the sweep.
     """
-    size = itemsize(weights)
-    width = VECTOR_BYTES // size * vectors
-    strips, strip_tiles, shares, groups, blocks, tile_major = sizes[:6]
-    x_batch, x_group, out_batch, out_group, channel_size = sizes[6:11]
-    row_length, plane_size, source_step, target_step, row_distance, group_rows = sizes[11:17]
+    sizes = size_records[0]
+    size, rows = itemsize(weights), sizes.tile_rows
+    width = VECTOR_BYTES // size * sizes.tile_vectors
     spare, packed = scratch[: rows * width], scratch[rows * width :]
     many = counts.sum() > (SINGLE if size == 4 else DOUBLE)  # terms, so that the tile adds to what it has written
     before = -1
+    # A task is (batch, group, strip of the group, range of blocks of rows), the last one fastest, so that a thread packs a
+    # strip once.
     for task in range(start, stop):
-        strip, share = divmod(task, shares)
-        batch, group = divmod(strip // strips, groups)
-        x_at = x + (batch * x_batch + group * x_group) * size
-        out_at = out + (batch * out_batch + group * out_group) * size
-        first_tile = strip % strips * strip_tiles
-        n = min(strip_tiles, tiles.shape[0] - first_tile)
-        base = x_at
-        if pieces.shape[0] > 0:
-            first = tiles[first_tile, 0]
+        strip, number = divmod(task, sizes.ranges)
+        batch, group = divmod(strip // sizes.strips, sizes.groups)
+        x_at = x + (batch * sizes.source_batch + group * sizes.source_group) * size
+        out_at = out + (batch * sizes.target_batch + group * sizes.target_group) * size
+        first_tile = strip % sizes.strips * sizes.tiles_per_strip
+        n = min(sizes.tiles_per_strip, tiles.shape[0] - first_tile)
+        base = x_at  # address of position 0, for the offsets
+        if segments.shape[0] > 0:
+            first = tiles[first_tile].position
             if strip != before:
-                length = tiles[first_tile + n - 1, 0] - first + width
-                pack(x_at, packed, pieces, source_rows, row_length, plane_size, source_step, first, length)
+                length = tiles[first_tile + n - 1].position - first + width
+                pack(x_at, packed, sizes, segments, source_lines, first, length)
                 before = strip
             base = packed.ctypes.data - first * size
-        first_block = blocks * share // shares
-        m = blocks * (share + 1) // shares - first_block
+        first_block = sizes.blocks * number // sizes.ranges
+        m = sizes.blocks * (number + 1) // sizes.ranges - first_block
         for i in range(m * n):
-            t, block = divmod(i, m) if tile_major else (i % n, i // n)
+            # Weights that stay in the cache are all used for a tile, and then the next; else each block for the whole strip.
+            t, block = divmod(i, m) if sizes.tile_major else (i % n, i // n)
             block += first_block
-            p, target = tiles[first_tile + t]
+            p, target = tiles[first_tile + t].position, tiles[first_tile + t].target
             # Tiles may overlap, also those of other threads: sums of sums are added up where no other thread writes.
-            in_place = target >= 0 and (block + 1) * rows <= group_rows and not many
+            in_place = target >= 0 and (block + 1) * rows <= sizes.group_rows and not many
             c, distance = spare.ctypes.data, width
             if in_place:
-                c, distance = out_at + (target + block * rows * channel_size) * size, row_distance
-            a = weights.ctypes.data + (group * blocks + block) * offsets.shape[0] * rows * size
+                c, distance = out_at + (target + block * rows * sizes.target_channel) * size, sizes.row_distance
+            a = weights.ctypes.data + (group * sizes.blocks + block) * offsets.shape[0] * rows * size
             call_tile(tile, a, base + p * size, offsets.ctypes.data, counts.ctypes.data, c, distance * size)
             if not in_place:
-                count = min(rows, group_rows - block * rows)
-                store(
-                    out_at, spare, width, p, block * rows, count, kinds, targets, row_length, channel_size, target_step
-                )
+                count = min(rows, sizes.group_rows - block * rows)
+                store(out_at, spare, width, p, block * rows, count, sizes, classes, target_lines)

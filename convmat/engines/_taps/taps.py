@@ -1,8 +1,9 @@
 """The engine that multiplies shifted views: one matrix product in registers, whatever stride, dilation or direction.
 
-`sweeps` explains the idea and has the tables, `loops` the compiled loops, and `simd` the innermost one. The loops are
-compiled once for float32 and once for float64, in about 3 s; the innermost one also for each shape of tile, in about 0.2 s:
-31 shapes at most, of which a geometry needs one or two. All are cached on disk, for the processor they were compiled for.
+`tables` explains the idea, `sweeps` builds the tables, `loops` has the compiled loops, and `simd` the innermost one. The
+loops are compiled once for float32 and once for float64, in about 3 s; the innermost one also for each shape of tile, in
+about 0.2 s: 31 shapes at most, of which a geometry needs one or two. All are cached on disk, for the processor they were
+compiled for.
 """
 
 from __future__ import annotations
@@ -10,19 +11,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convmat._runtime import count_blocks, run_blocks
 from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
-from convmat.engines._taps.patterns import fold
-from convmat.engines._taps.sweeps import PACKED, Fit, Sweep, sweeps
+from convmat.engines._taps.phases import merge_axes
+from convmat.engines._taps.sweeps import PACKED, sweeps
+from convmat.engines._taps.tables import Fit, Sweep, Tables
 from convmat.geometry import Array, ConvolutionGeometry
 
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
+
+
+class _Model(NamedTuple):
+    """Figures of the estimates, fitted on 2026-11-22; ``python -m benchmarks.regret`` shows how far they are off."""
+
+    vector: int = 64  # bytes of the widest vectors
+    peak: float = 1.5  # rate of a tile that loads nothing, of `Machine.gemm`
+    # Efficiencies: the rate of a tile, of `peak`.
+    one_axis: float = 0.5  # of one channel and a kernel along one axis: each product has a load of its own
+    one_channel: float = 0.75  # of one channel and few taps: neighbouring outputs are rows of a tile
+    many_taps: float = 0.6  # what large kernels add to that, for they leave little else to do …
+    taps: int = 500  # … from so many taps on
+    few_rows: float = 0.6  # of several channels, but for what rows add, for which a vector is loaded once together …
+    rows: int = 10  # … the number of rows that would add 1; the sum is 1 at most
+    calls: float = 5.5  # NumPy calls that take as long as a product of nothing
+    setup: float = 1e-3  # seconds to build the tables
+    rate: float = 4e11  # operations of one thread in a second, times bytes of an element: 5·10¹⁰ on float64
+    bandwidth: float = 1e10  # bytes moved in a second by one thread
+
+
+_MODEL = _Model()
 
 
 class TapsEngine:
@@ -44,34 +67,23 @@ class TapsEngine:
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
     ) -> Cost:
         """Count all products with a kernel, zeros of the padding included, and a copy of what is read."""
-        parts = 2 if dtype.kind == "c" else 1
-        inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
-        rows = parts * (inner if transposed else outer)
-        if transposed:  # phases that read alike are rows too
-            rows *= prod(axis.stride for axis in geometry.axes if axis.taps % axis.stride == 0)
-        flops = batch * _flops(geometry, parts)
-        # Rows of a tile share what is loaded for them; a vector that reaches beyond the positions is computed in whole.
-        positions = prod(geometry.spatial_output)
-        lanes = 64 * parts // dtype.itemsize
-        rate = 1.5 * machine.gemm * 8 * parts / dtype.itemsize
-        if inner == 1 == outer and sum(length > 1 for length in geometry.spatial_kernel) == 1:
-            efficiency = 0.5  # each product has a load of its own
-        elif inner == 1 == outer:  # neighbouring outputs are rows of a tile, and large kernels leave little else to do
-            efficiency = 0.75 + 0.6 * min(1, prod(geometry.spatial_kernel) / 500)
-        else:
-            efficiency = min(1, 0.6 + rows / 10)
-        rate *= efficiency * positions / (-(-positions // lanes) * lanes)
+        components = _components(dtype)
+        flops = batch * _flops(geometry, components)
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
-        single = flops / rate + machine.moving(moved)
-        state = float(dtype.itemsize * parts * prod(geometry.kernel_shape))
-        seconds = 5.5 * machine.call + (single if single < _SERIAL else _SERIAL / 2 + single / machine.workers)
+        # A vector that reaches beyond the positions is computed in whole.
+        positions, lanes = prod(geometry.spatial_output), _MODEL.vector * components // dtype.itemsize
+        in_use = positions / (-(-positions // lanes) * lanes)
+        peak = _MODEL.peak * machine.gemm * 8 * components / dtype.itemsize
+        single = flops / (peak * _efficiency(geometry, components, transposed) * in_use) + machine.moving(moved)
+        together = single if single < _SERIAL else _SERIAL / 2 + single / machine.workers
+        state = float(dtype.itemsize * components * prod(geometry.kernel_shape))
         loading = machine.loading
         if loading is None:
             loading = seconds_to_load("taps", "run_tasks", _number(dtype).name)
-        setup = 1e-3 + state / machine.bandwidth + loading
+        setup = _MODEL.setup + state / machine.bandwidth + loading
         source = geometry.shape[not transposed] // geometry.groups * dtype.itemsize
         scratch = machine.workers * min(source, PACKED)
-        return Cost(flops, moved, seconds, setup, state + scratch)
+        return Cost(flops, moved, _MODEL.calls * machine.call + together, setup, state + scratch)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
         """Return a plan; the tables of a direction are built when it is first used."""
@@ -97,16 +109,16 @@ class TapsPlan:
 
     def _build(self, transposed: bool) -> Direction:
         geometry, number = self.geometry, _number(self.dtype)
-        parts = self.dtype.itemsize // number.itemsize
+        components = _components(self.dtype)
         run_tasks = load_loop("taps", "run_tasks", number.name)
         vector_bytes, registers = vector_unit()
-        fit = Fit(vector_bytes // number.itemsize, registers, number.itemsize, parts, self.workers)
+        fit = Fit(vector_bytes // number.itemsize, registers, number.itemsize, components, self.workers)
         inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
         channels = (outer, inner) if transposed else (inner, outer)
-        found, missing = sweeps(fold(geometry.axes), transposed, geometry.groups, *channels, fit)
+        found, missing = sweeps(merge_axes(geometry.axes), transposed, geometry.groups, *channels, fit)
         tiles = [load_tile(number.itemsize, *sweep.tile) for sweep in found]
         moved = sum(geometry.shape) * self.dtype.itemsize
-        work = _flops(geometry, parts) * number.itemsize / 4e11 + moved / 1e10
+        work = _flops(geometry, components) * number.itemsize / _MODEL.rate + moved / _MODEL.bandwidth
         return Direction(found, tiles, run_tasks, missing, number, work, self.workers)
 
 
@@ -158,16 +170,14 @@ class Direction:
         for sweep, tile, packed in zip(self.sweeps, self.tiles, weights, strict=True):
             tasks = sweep.tasks * batch
             chunks = count_blocks(tasks, workers, self.work * batch / len(self.sweeps))
-            arguments = source, out, (tile, *sweep.tile[:2], packed), sweep.tables
+            arguments = source, out, tile, packed, sweep.tables
             blocks += [(tasks * i // chunks, tasks * (i + 1) // chunks, *arguments) for i in range(chunks)]
         run_blocks(self._run, blocks, workers)
 
-    def _run(
-        self, start: int, stop: int, source: Array, out: Array, tile: tuple[Any, ...], tables: tuple[Any, ...]
-    ) -> None:
+    def _run(self, start: int, stop: int, source: Array, out: Array, tile: int, weights: Array, tables: Tables) -> None:
         scratch = self._scratch.take(self._size)
         # Addresses instead of arrays: code that takes arrays would be compiled again for read-only ones.
-        self.run_tasks(start, stop, address(source), address(out), *tile, scratch, *tables)
+        self.run_tasks(start, stop, address(source), address(out), tile, weights, scratch, *tables)
         self._scratch.give_back(scratch)
 
 
@@ -195,30 +205,49 @@ class TapsProducts:
 
 
 def _pack(kernel: Array, sweep: Sweep, number: np.dtype[Any]) -> Array:
-    """Return the weights of a sweep, (groups, blocks of rows, k, rows of a block), raveled.
+    """Return the weights of a sweep, (groups, blocks of rows, factors, rows of a block), raveled.
 
-    The kernel is (groups, results, sources, taps).
+    So the tile reads them one after the other. The rows of a group are (results, classes). What fills up the last block has
+    weights 0, as have the factors that a class does not use. The kernel is (groups, results, sources, taps).
     """
     taps = sweep.taps[:, sweep.reads]
-    weights = kernel[:, :, sweep.channels, np.maximum(taps, 0)]  # (groups, results, kinds, k)
-    if kernel.dtype.kind == "c":  # for each element the matrix ((re, −im), (im, re))
-        part = np.arange(len(taps))[:, None] % 2
-        crossed = np.where(part > sweep.parts, weights.imag, -weights.imag)
-        weights = np.where(part == sweep.parts, weights.real, crossed)
-    groups, rows, k = len(kernel), sweep.tile[0], len(sweep.reads)
-    packed = np.zeros((groups, sweep.blocks * rows, k), number)
-    packed[:, : weights.shape[1] * weights.shape[2]] = np.where(taps >= 0, weights, 0).reshape(groups, -1, k)
-    return np.ascontiguousarray(packed.reshape(groups, sweep.blocks, rows, k).swapaxes(2, 3)).ravel()
+    weights = kernel[:, :, sweep.channels, np.maximum(taps, 0)]  # (groups, results, classes, factors)
+    if kernel.dtype.kind == "c":  # for each number the matrix ((re, −im), (im, re)): a class has one of its rows
+        row, column = np.arange(len(taps))[:, None] % 2, sweep.components
+        crossed = np.where(row > column, weights.imag, -weights.imag)
+        weights = np.where(row == column, weights.real, crossed)
+    groups, rows, factors = len(kernel), sweep.tile[0], len(sweep.reads)
+    packed = np.zeros((groups, sweep.blocks * rows, factors), number)
+    packed[:, : weights.shape[1] * weights.shape[2]] = np.where(taps >= 0, weights, 0).reshape(groups, -1, factors)
+    return np.ascontiguousarray(packed.reshape(groups, sweep.blocks, rows, factors).swapaxes(2, 3)).ravel()
+
+
+def _efficiency(geometry: ConvolutionGeometry, components: int, transposed: bool) -> float:
+    """Return the rate of a tile, of what it would be if it loaded nothing."""
+    inner, outer = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
+    if inner == 1 == outer:
+        if sum(length > 1 for length in geometry.spatial_kernel) == 1:
+            return _MODEL.one_axis
+        return _MODEL.one_channel + _MODEL.many_taps * min(1, prod(geometry.spatial_kernel) / _MODEL.taps)
+    rows = components * (inner if transposed else outer)
+    if transposed:  # phases that have the same reads are rows too
+        rows *= prod(axis.stride for axis in geometry.axes if axis.taps % axis.stride == 0)
+    return min(1, _MODEL.few_rows + rows / _MODEL.rows)
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype of what is computed with: that of the parts of complex numbers."""
-    return np.dtype(f"f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
+    """Return the dtype of what is computed with: that of the components of complex numbers."""
+    return np.dtype(f"f{dtype.itemsize // _components(dtype)}")
 
 
-def _flops(geometry: ConvolutionGeometry, parts: int) -> float:
+def _components(dtype: np.dtype[Any]) -> int:
+    """Return the real elements of a number."""
+    return 2 if dtype.kind == "c" else 1
+
+
+def _flops(geometry: ConvolutionGeometry, components: int) -> float:
     """Return the multiplications and additions of real numbers, those with zeros of the padding included."""
-    return 2.0 * parts**2 * prod(geometry.kernel_shape) * prod(geometry.spatial_output)
+    return 2.0 * components**2 * prod(geometry.kernel_shape) * prod(geometry.spatial_output)
 
 
 engine = TapsEngine()
