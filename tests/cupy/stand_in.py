@@ -79,17 +79,22 @@ def ascontiguousarray(array, dtype=None):
     return np.ascontiguousarray(array, dtype).view(ndarray)
 
 
-@cache
-def _library(code, options, name):
+def compile_library(code, options=()):
+    """Return C++ code as a loaded library."""
     folder = Path(tempfile.mkdtemp(prefix="convmat-kernels-"))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
-    launcher = f'extern "C" void launch(unsigned* g, unsigned* b, void** a) {{ run({name}, g, b, a); }}\n'
-    source.write_text(PRELUDE + code + LOOPS + launcher, encoding="utf-8")
+    source.write_text(code, encoding="utf-8")
     command = [COMPILER, "-O1", "-shared", "-fPIC", "-std=c++17", "-w", *options, str(source), "-o", str(library)]
     subprocess.run(command, check=True, timeout=120)
     loaded = ctypes.CDLL(str(library))
     shutil.rmtree(folder)
     return loaded
+
+
+@cache
+def _library(code, options, name):
+    launcher = f'extern "C" void launch(unsigned* g, unsigned* b, void** a) {{ run({name}, g, b, a); }}\n'
+    return compile_library(PRELUDE + code + LOOPS + launcher, options)
 
 
 class RawModule:

@@ -94,11 +94,11 @@ def test_lists_of_numbers_are_taken():
     np.testing.assert_array_equal(Convolution([[1.0, 2.0]], (1, 3)).apply([[1.0, 1.0, 2.0]]).get(), [[3.0, 5.0]])
 
 
-@pytest.mark.parametrize("name", ["_assembly", "_joined", "_operators"])
+@pytest.mark.parametrize("name", ["_assembly", "_merge_axes", "_operators", "_segments", "_tables"])
 def test_examples(name):
     with importable():
         results = doctest.testmod(importlib.import_module(f"convmat.cupy.{name}"), optionflags=doctest.ELLIPSIS)
-    assert results.attempted > 1
+    assert results.attempted
     assert results.failed == 0
 
 

@@ -9,7 +9,7 @@ import convmat
 import convmat.cupy as device
 from convmat.cupy import _assembly as assembly
 from convmat.cupy import _kernels as kernels
-from convmat.cupy import _parts as parts
+from convmat.cupy import _segments as segments
 from convmat.geometry._relation import PADDING_MODES
 from tests.cases import INEXACT, assert_close, cases, values
 from tests.cupy.device import FIXED, assert_same_matrix, cupy, matrix_of
@@ -106,7 +106,7 @@ def test_tables_are_small_beside_the_matrix(mode, transposed):
 
 @pytest.mark.parametrize("mode", PADDING_MODES)
 def test_rows_that_are_merged_in_several_steps(mode, monkeypatch):
-    monkeypatch.setattr(parts, "_CHUNK", 7)
+    monkeypatch.setattr(segments, "_CHUNK", 7)
     kernel, options = values((20,), "float64"), {"padding": 15, "dilation": 2, "padding_mode": mode}
     host = convmat.convolution_matrix(kernel, 40, **options).toarray()
     np.testing.assert_allclose(device.convolution_matrix(cupy.asarray(kernel), 40, **options).get().toarray(), host)
