@@ -116,7 +116,7 @@ def declarations() -> str:
 
 def records(record: Record, **fields: Any) -> Records:
     """Return an array of records from numbers or arrays of each of its fields."""
-    result = np.empty(np.broadcast_shapes((1,), *map(np.shape, fields.values())), record)
+    result = np.empty(np.broadcast(*fields.values()).shape or 1, record)
     for name in record.names or ():
         result[name] = fields[name]
     return result

@@ -164,15 +164,19 @@ def _sum_taps(
     summed = np.flatnonzero(equal.sum(axis=0) > 1)
     if not summed.size:
         return _NOTHING, _NOTHING
-    lengths = sections.lengths[at][summed]
+    lengths, equal = sections.lengths[at][summed], equal[:, summed]
     first = np.cumsum(lengths) - lengths
     progression["weight"][summed], progression["weight_step"][summed] = known + first, 1
-    nth = np.repeat(np.arange(summed.size), lengths)  # of each sum: whose it is
-    within, own = np.arange(nth.size) - first[nth], summed[nth]
-    taps = sections.taps[others][:, own] + within * sections.tap_steps[others][:, own]
-    there = equal[:, own]
-    addends = there.sum(axis=0)
-    return taps.T[there.T], np.cumsum(addends) - addends
+    within = np.arange(lengths.sum()) - np.repeat(first, lengths)  # of each sum: its number in its segment
+    addends = np.repeat(equal.sum(axis=0), lengths)
+    starts = np.cumsum(addends) - addends
+    merged = np.zeros(addends.sum(), np.int64)
+    taps, tap_steps = sections.taps[others][:, summed], sections.tap_steps[others][:, summed]
+    for nth in range(most):
+        there = np.repeat(equal[nth], lengths)
+        own = np.repeat(taps[nth], lengths) + within * np.repeat(tap_steps[nth], lengths)
+        merged[starts[there] + nth] = own[there]
+    return merged, starts
 
 
 def _with_clamped(axis: Axis, transposed: bool, rows: IntArray, sums: int, segments: Segments) -> Segments:
