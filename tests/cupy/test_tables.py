@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convmat.cupy import _records as records
 from convmat.cupy import _segments as segments
+from convmat.cupy._merge_axes import merge_axes
 from convmat.cupy._tables import MatrixTables
 from convmat.geometry import PADDING_MODES, Axis, ConvolutionGeometry
 from tests.cases import axes, cases
@@ -91,3 +92,24 @@ def test_rows_are_counted_as_they_are_by_definition(case, transposed, data):
     heads = [launch.plan[: records.integers(records.MATRIX)].view(records.MATRIX)[0] for launch in tables.launches]
     assert all(head["first_row"] == start and head["first_entry"] == counts[:start].sum() for head in heads)
     assert [launch.jobs for launch in tables.launches] == [head["jobs"] for head in heads]
+
+
+@given(drawn=axes(), carried=st.integers(1, 4), transposed=st.booleans())
+def test_merged_axes_are_the_product_of_their_rows(drawn, carried, transposed):
+    size, taps, _, dilation, (before, after), _ = drawn
+    axis = Axis(size, taps, 1, before, after, dilation, size + before + after - dilation * (taps - 1))
+    (merged,) = merge_axes([axis, Axis(carried, 1, outputs=carried)])
+    assert merged.rows(transposed) == axis.rows(transposed) * carried
+    for row in range(merged.rows(transposed)):
+        outer, inner = divmod(row, carried)
+        expected = [(column * carried + inner, own) for column, own in segments.row_logical(axis, transposed, outer)]
+        assert segments.row_logical(merged, transposed, row) == expected
+
+
+def test_axes_that_do_something_are_not_merged():
+    carried, strided, mirrored = Axis(3, 1, outputs=3), Axis(9, 3, 2, outputs=4), Axis(9, 3, 1, 1, 1, 1, 9, "reflect")
+    assert merge_axes([strided, carried]) == [strided, carried]
+    assert merge_axes([mirrored, carried]) == [mirrored, carried]
+    assert merge_axes([carried]) == [carried]
+    for other in (strided, Axis(3, 1, before=1, outputs=3), Axis(3, 1, outputs=2), Axis(9, 3, outputs=7)):
+        assert merge_axes([Axis(9, 3, outputs=7), other]) == [Axis(9, 3, outputs=7), other]

@@ -89,7 +89,7 @@ class DirectPlans:
         backwards = transposed and not self.dual
         results, data = (inner, outer) if transposed else (outer, inner)
         # The kernel is (groups, results, data, taps), but (groups, data, results, taps) where it is gone through backwards.
-        result, datum = (taps, results * taps) if backwards else (data * taps, taps)
+        kernel_result, kernel_data = (taps, results * taps) if backwards else (data * taps, taps)
         product = records(
             PRODUCT,
             batch=batch,
@@ -97,14 +97,12 @@ class DirectPlans:
             results=results,
             data=data,
             kernel_group=outer * inner * taps,
-            kernel_result=result,
-            kernel_data=datum,
+            kernel_result=kernel_result,
+            kernel_data=kernel_data,
         )
-        sizes = [
-            ((axis.outputs, axis.size) if backwards else (axis.size, axis.outputs)) for axis in self.axes(transposed)
-        ]
-        before = [axis.before for axis in self.axes(transposed)]
-        size, count = np.array(sizes).T
+        axes = self.axes(transposed)
+        inputs, outputs, before = zip(*((axis.size, axis.outputs, axis.before) for axis in axes), strict=True)
+        size, count = (outputs, inputs) if backwards else (inputs, outputs)
         return plan_of(product, records(PRODUCT_AXIS, size=size, results=count, before=before))
 
     def kernel(self, transposed: bool, dtype: np.dtype[Any]) -> tuple[Any, int]:
