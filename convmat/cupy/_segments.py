@@ -76,7 +76,7 @@ def segments_of(axis: Axis, transposed: bool, rows: IntArray, sums: int) -> Segm
         taken = sum(len(chunk.merged) for chunk in chunks)
         chunks.append(chunk._replace(rows=chunk.rows + first, starts=chunk.starts + taken))
     segments = chunks[0] if len(chunks) == 1 else Segments(*map(np.concatenate, zip(*chunks, strict=True)))
-    return _with_clamped(axis, transposed, rows, sums, segments) if axis.mode == "replicate" else segments
+    return _with_clamped(axis, transposed, rows, segments) if axis.mode == "replicate" else segments
 
 
 class _Sections(NamedTuple):
@@ -179,7 +179,7 @@ def _sum_taps(
     return merged, starts
 
 
-def _with_clamped(axis: Axis, transposed: bool, rows: IntArray, sums: int, segments: Segments) -> Segments:
+def _with_clamped(axis: Axis, transposed: bool, rows: IntArray, segments: Segments) -> Segments:
     """Add what is read through sums of taps at the ends of an axis whose first and last source are replicated."""
     counts, row, table, *_ = segments
     counts = counts.copy()
@@ -191,6 +191,5 @@ def _with_clamped(axis: Axis, transposed: bool, rows: IntArray, sums: int, segme
         at = np.searchsorted(row, edge)
         row, table = np.insert(row, at, np.full(len(own), edge)), np.insert(table, at, own)
         counts[edge] = len(outputs)
-    weights = table["progression"]["weight"]
-    weights += np.where(weights < axis.taps, 0, sums)
+    # All ranges of rows have the same sums, so that those of the first serve the others too.
     return Segments(counts, row, table, *axis.clamped_sums())

@@ -42,7 +42,7 @@ def test_matrices_are_those_of_the_host(case, transposed):
     np.testing.assert_allclose(A.data, host.data, rtol=1e-13, atol=1e-14)
 
 
-# Long lines are cut into pieces, and many channels give a row more nonzeros than a block has threads.
+# Long lines are cut into several jobs, and many channels give a row more nonzeros than a block has threads.
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
     ("kernel_shape", "input_shape", "options"),
