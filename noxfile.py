@@ -61,6 +61,20 @@ def caches(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Change one operator or number at a time and see a test fail, or with the script's options after --."""
+    session.install("--editable", ".[fast]", "cosmic-ray>=8.4", *group("test"))
+    session.run("python", ".ci/mutants", *session.posargs)
+
+
+@nox.session(default=False)
+def imports(session: nox.Session) -> None:
+    """Check that modules import from floors below them alone, by faces."""
+    session.install("--editable", ".[fast]", *group("test"))
+    session.run("pytest", "tests/test_imports.py")
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the site; a warning is an error. Then look at it in a browser, if there is a Chromium."""
     session.install("--editable", ".[fast,demo]", *group("docs"))

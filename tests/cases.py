@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convmat import Convolution, ConvolutionGeometry, TransposedConvolution
 from convmat.engines import ENGINES
-from convmat.geometry._relation import PADDING_MODES
+from convmat.geometry import PADDING_MODES
 from tests import reference
 
 DTYPES = ("int8", "uint16", "int64", "float32", "float64", "complex64", "complex128")

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convmat.geometry import Array, Axis, ConvolutionGeometry
-
-Border = tuple[slice, slice]
+from convmat.geometry import MODES, Array, Axis, Border, ConvolutionGeometry
 
 
 def pad(x: Array, geometry: ConvolutionGeometry, out: Array) -> None:
@@ -28,7 +26,7 @@ def pad(x: Array, geometry: ConvolutionGeometry, out: Array) -> None:
         # Axes before this one are padded already, those after it not yet.
         rest = _inside(geometry)[index + 2 :]
         for border, source in _borders(axis):
-            out[..., border, *rest] = 0 if axis.mode == "zeros" else out[..., source, *rest]
+            out[..., border, *rest] = 0 if axis.border is Border.NOTHING else out[..., source, *rest]
 
 
 def fold(y: Array, geometry: ConvolutionGeometry, out: Array) -> None:
@@ -44,12 +42,12 @@ def fold(y: Array, geometry: ConvolutionGeometry, out: Array) -> None:
         All of it is overwritten.
     """
     for index, axis in reversed(list(enumerate(geometry.axes))):
-        if axis.mode == "zeros":
+        if axis.border is Border.NOTHING:
             continue
         rest = _inside(geometry)[index + 2 :]
         for border, source in _borders(axis):
             added = y[..., border, *rest]
-            if axis.mode == "replicate":
+            if axis.border is Border.EDGE:
                 # In double precision: a wide border is a sum of many terms.
                 wide = y.dtype if y.dtype.kind in "iu" else np.result_type(y.dtype, np.float64)
                 added = added.sum(axis=index - len(geometry.axes), keepdims=True, dtype=wide).astype(y.dtype)
@@ -61,23 +59,25 @@ def _inside(geometry: ConvolutionGeometry) -> tuple[Any, ...]:
     return (..., *(slice(axis.before, axis.before + axis.size) for axis in geometry.axes))
 
 
-def _borders(axis: Axis) -> list[Border]:
-    """Return, for either border that there is, its slice of the padded axis and that of what it reads, in its order."""
+def _borders(axis: Axis) -> list[tuple[slice, slice]]:
+    """Return, for either border that there is, its slice of the padded axis and that of what it reads, in its order.
+
+    Of 4 inputs with padding 2 under reflect, the slices 0:2 and 6:8 read 4:2:-1 and 4:2:-1 of ``2 1 | 0 1 2 3 | 2 1``.
+    """
     n, before, after = axis.size, axis.before, axis.after
-    first, end = before, before + n  # of the input, in the padded axis
-    left, right = slice(0, before), slice(end, end + after)
-    match axis.mode:
-        case "circular":
-            sources = slice(end - before, end), slice(first, first + after)
-        case "reflect":
-            sources = _backwards(first + before, before), _backwards(end - 2, after)
-        case "symmetric":
-            sources = _backwards(first + before - 1, before), _backwards(end - 1, after)
-        case _:  # replicate; zeros read nothing
-            sources = slice(first, first + 1), slice(end - 1, end)
-    return [pair for pair in zip((left, right), sources, strict=True) if pair[0].stop > pair[0].start]
+    end = before + n  # of the input, in the padded axis
+    borders = slice(0, before), slice(end, end + after)
+    if images := MODES[axis.mode].images(n):
+        firsts = (image.sign * (position - image.offset) for image, position in zip(images, (-before, n), strict=True))
+        sources = [
+            _progression(before + first, count, image.sign)
+            for first, count, image in zip(firsts, (before, after), images, strict=True)
+        ]
+    else:  # the edge, or nothing that is read
+        sources = [slice(before, before + 1), slice(end - 1, end)]
+    return [(border, source) for border, source in zip(borders, sources, strict=True) if border.stop > border.start]
 
 
-def _backwards(start: int, count: int) -> slice:
-    stop = start - count
-    return slice(start, stop if stop >= 0 else None, -1)
+def _progression(start: int, count: int, step: int) -> slice:
+    stop = start + count * step
+    return slice(start, stop if stop >= 0 else None, step)

@@ -17,13 +17,16 @@ from convmat.geometry._dtypes import (
     index_dtype,
 )
 from convmat.geometry._geometry import ConvolutionGeometry
+from convmat.geometry._modes import MODES, PADDING_MODES, Border
 from convmat.geometry._options import IntPerAxis, Padding, Shape, integer, is_sequence
-from convmat.geometry._relation import PADDING_MODES, IntArray, Relation, Strands
+from convmat.geometry._relation import IntArray, Relation, Strands
 
 __all__ = [
+    "MODES",
     "PADDING_MODES",
     "Array",
     "Axis",
+    "Border",
     "ConvolutionGeometry",
     "IntArray",
     "IntPerAxis",

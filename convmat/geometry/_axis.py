@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import gcd
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from convmat.geometry._counts import count_nonzeros, count_pairs
+from convmat.geometry._modes import MODES, Border
 from convmat.geometry._relation import IntArray, Relation
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -94,27 +95,34 @@ class Axis(Relation):
         most = self._most_taps(transposed)
         if transposed:
             return min(most, -(-self.outputs // (self.dilation // gcd(self.stride, self.dilation))))
-        return min(most, -(-self.size // self.dilation)) if self.mode == "zeros" else most
+        return min(most, -(-self.size // self.dilation)) if self.border is Border.NOTHING else most
 
     def table(self, transposed: bool, rows: IntArray) -> Table:
         """List the nonzeros of the given rows of the axis' matrix, which ascend."""
-        if self.mode != "zeros":
-            return self._folded_table(transposed, rows)
+        if self.border is not Border.NOTHING:
+            return self._folded_sources(rows) if transposed else self._folded_outputs(rows)
         if self.most(transposed) < self._most_taps(transposed):  # taps far outside are not listed
             return self._progressions(transposed, rows)
-        if not transposed:
-            taps = np.arange(self.taps, dtype=np.int64)[:, None]
-            columns = taps * self.dilation + (rows * self.stride - self.before)
-            return Table(columns, taps, columns.view(np.uint64) < self.size)  # in which negative numbers are large
-        # Output o reads source r through tap t: o·stride + t·dilation = r + before. The taps that meet a source lie on one
-        # residue class modulo the step.
+        return self._sources(rows) if transposed else self._outputs(rows)
+
+    def _outputs(self, outputs: IntArray) -> Table:
+        """List what outputs read, where borders are empty: every tap, and whether it reads inside."""
+        taps = np.arange(self.taps, dtype=np.int64)[:, None]
+        columns = taps * self.dilation + (outputs * self.stride - self.before)
+        return Table(columns, taps, columns.view(np.uint64) < self.size)  # in which negative numbers are large
+
+    def _sources(self, sources: IntArray) -> Table:
+        """List which outputs read sources, where borders are empty: o·stride + t·dilation = source + before.
+
+        The taps that meet a source are alike modulo `step`, and fall by it as outputs rise.
+        """
         common = gcd(self.stride, self.dilation)
         step, most = self.stride // common, self._most_taps(True)
         taps = np.arange((most - 1) * step, -1, -step, dtype=np.int64)[:, None]
-        rows = rows + self.before
+        padded = sources + self.before
         if step > 1:
-            taps = taps + rows // common % step * pow(self.dilation // common, -1, step) % step
-        columns = rows - taps * self.dilation
+            taps = taps + padded // common % step * pow(self.dilation // common, -1, step) % step
+        columns = padded - taps * self.dilation
         if self.stride == 1:
             return Table(columns, taps, columns.view(np.uint64) < self.outputs)
         columns //= self.stride
@@ -122,7 +130,7 @@ class Axis(Relation):
         if most * step > self.taps:
             inside &= taps < self.taps
         if common > 1:
-            inside &= rows % common == 0
+            inside &= padded % common == 0
         return Table(columns, taps, inside)
 
     def _most_taps(self, transposed: bool) -> int:
@@ -139,51 +147,31 @@ class Axis(Relation):
         shape = columns.shape[0] * columns.shape[1], rows.size
         return Table(columns.reshape(shape), np.maximum(taps, 0).reshape(shape), inside.reshape(shape))
 
-    def _readings(self, rows: IntArray) -> Table:
+    def _readings(self, sources: IntArray) -> Table:
         """List the outputs that read each source, in any order; where two are the same, taps are to be summed."""
         if self.most(True) < self._most_taps(True):
-            return self._progressions(True, rows)
+            return self._progressions(True, sources)
+        # Whoever reads an image of a source reads the source: first look at all positions as at those of an empty border.
         images = self.images
-        positions = np.concatenate([sign * rows + offset for sign, offset, _, _ in images])
-        columns, taps, inside = replace(self, mode="zeros").table(True, positions)[:3]
-        there = np.concatenate([(rows >= low) & (rows < high) for _, _, low, high in images])
-        return Table(columns, taps, inside & there)
+        positions = np.concatenate([image.sign * sources + image.offset for image in images])
+        shown = np.concatenate([(sources >= image.first) & (sources < image.end) for image in images])
+        columns, taps, inside = replace(self, mode="zeros")._sources(positions)[:3]
+        shape = len(columns) * len(images), sources.size
+        taps = np.broadcast_to(taps, columns.shape)
+        return Table(columns.reshape(shape), taps.reshape(shape), (inside & shown).reshape(shape))
 
-    def _folded_table(self, transposed: bool, rows: IntArray) -> Table:
-        """Sort what each row reads by column, and merge taps that read the same."""
-        end = self.rows(not transposed)
-        if not transposed:
-            taps = np.arange(self.taps, dtype=np.int64)[:, None]
-            columns = self.fold(taps * self.dilation + (rows * self.stride - self.before))
-        else:
-            columns, taps, inside = self._readings(rows)[:3]
-            if self.mode == "replicate":
-                return self._clamped_table(rows, Table(columns, taps, inside))
-            columns = np.where(inside, columns, end)
-        bits = self.taps.bit_length()
-        codes = columns << bits | taps
-        codes = codes.reshape(codes.size // max(1, rows.size), rows.size)
-        codes.sort(axis=0)
-        if transposed:  # what is not there comes last
-            codes = codes[: np.count_nonzero(codes.min(axis=1, initial=end << bits) < end << bits)]
-        columns, taps = codes >> bits, codes & (1 << bits) - 1
-        inside = columns < end
-        same = (columns[1:] == columns[:-1]) & inside[1:]
-        if not same.any():
-            return Table(columns, taps, inside)
-        summed = np.zeros_like(inside)
-        summed[1:] = same
-        summed[:-1] |= same
-        inside[1:] &= ~same
-        # One row after the other, so that the taps of a sum are neighbours.
-        merged, starts = taps.T[summed.T], np.flatnonzero(inside.T[summed.T])
-        taps.T[(summed & inside).T] = np.arange(self.taps, self.taps + starts.size)
-        most = int(inside.sum(axis=0).max())
-        if most < len(inside):
-            order = (~inside).argsort(axis=0, kind="stable")[:most]
-            columns, taps = np.take_along_axis(columns, order, 0), np.take_along_axis(taps, order, 0)
-            inside = np.take_along_axis(inside, order, 0)
-        return Table(columns, taps, inside, merged, starts)
+    def _folded_outputs(self, outputs: IntArray) -> Table:
+        """List what outputs read, where borders show sources again."""
+        taps = np.arange(self.taps, dtype=np.int64)[:, None]
+        columns = self.source_at(taps * self.dilation + (outputs * self.stride - self.before))
+        return _merge(columns, taps, self.size, self.taps)
+
+    def _folded_sources(self, sources: IntArray) -> Table:
+        """List which outputs read sources, where borders show sources again."""
+        table = self._readings(sources)
+        if self.border is Border.EDGE:
+            return self._clamped_table(sources, table)
+        return _merge(np.where(table.inside, table.columns, self.outputs), table.taps, self.outputs, self.taps)
 
     def _clamped_table(self, rows: IntArray, table: Table) -> Table:
         """Give the first and the last source what `clamped` has."""
@@ -216,9 +204,13 @@ class Axis(Relation):
             In the order of the rows, without gaps.
         """
         stop = self.rows(transposed) if stop is None else stop
-        if self.mode in ("zeros", "circular"):
-            return _gathered((self._affine_sources if transposed else self._affine_outputs)(start, stop))
-        pieces = self._source_pieces() if transposed else self._output_pieces()
+        match self.border:
+            case Border.NOTHING | Border.SHIFTED:
+                return _gathered((self._affine_sources if transposed else self._affine_outputs)(start, stop))
+            case Border.MIRRORED | Border.EDGE:
+                pieces = self._source_pieces() if transposed else self._output_pieces()
+            case _:
+                assert_never(self.border)
         return _gathered(
             run
             for low, high, affine in pieces
@@ -227,9 +219,9 @@ class Axis(Relation):
         )
 
     def _output_pieces(self) -> list[_Piece]:
-        """Cut outputs where their taps are all before, all in or all behind the input, if the mode mirrors or replicates."""
+        """Cut outputs where their taps are all before, all in or all behind the input, if borders mirror or repeat."""
         n, stride, before = self.size, self.stride, self.before
-        shift = 0 if self.mode == "replicate" else -stride
+        shift = 0 if self.border is Border.EDGE else -stride
         outside, low = -(-(before - self.reach) // stride), -(-before // stride)
         high, end = (n - 1 + before - self.reach) // stride + 1, -(-(n + before) // stride)
         return [
@@ -241,13 +233,12 @@ class Axis(Relation):
         ]
 
     def _source_pieces(self) -> list[_Piece]:
-        """Cut sources where others are read in their place, if the mode mirrors or replicates."""
-        n, before, after = self.size, self.before, self.overrun
-        low, high = {
-            "reflect": (before and before + 1, n - (after and after + 1)),
-            "symmetric": (before, n - after),
-            "replicate": (min(before, 1), n - min(after, 1)),
-        }[self.mode]
+        """Cut sources that borders show, too, from those between, if borders mirror or repeat."""
+        n, before, after, edge = self.size, self.before, self.overrun, MODES[self.mode].edge
+        if self.border is Border.EDGE:
+            low, high = min(before, 1), n - min(after, 1)
+        else:
+            low, high = before and before + 1 - edge, n - (after and after + 1 - edge)
         if low >= high:
             return [(0, n, _alone)]
         return [(0, low, _alone), (low, high, self._affine_sources), (high, n, _alone)]
@@ -268,7 +259,7 @@ class Axis(Relation):
         """Cut sources, taken in periods of the stride, where a tap's first or last output comes; a period moves by 1."""
         stride, periods = self.stride, (stop - start) // self.stride
         cuts = {0, periods}
-        for offset in (-self.size, 0, self.size) if self.mode == "circular" else (0,):
+        for offset in (-self.size, 0, self.size) if self.border is Border.SHIFTED else (0,):
             first = -self.before - offset - start
             reads = range(first, first + self.reach + 1, self.dilation)
             for output in (0, self.outputs):
@@ -279,6 +270,54 @@ class Axis(Relation):
         for first, last in pairwise(sorted(cuts)):
             yield Run(start + first * stride, stride, last - first, 1)
         yield from _alone(start + periods * stride, stop)
+
+
+def _pack(columns: IntArray, taps: IntArray, bits: int) -> IntArray:
+    """Return one integer for each column and tap, which sort by column, then by tap: ``column · 2**bits + tap``."""
+    return columns << bits | taps
+
+
+def _unpack(codes: IntArray, bits: int) -> tuple[IntArray, IntArray]:
+    """Return the columns and taps of such integers."""
+    return codes >> bits, codes & (1 << bits) - 1
+
+
+def _merge(columns: IntArray, taps: IntArray, end: int, count: int) -> Table:
+    """Sort what each row reads by column, and merge taps that read the same.
+
+    A row that reads columns 2, 1, 2 through taps 0, 1, 2 has the columns 1, 2 through the taps 1 and `count`, which is the
+    first sum: that of taps 0 and 2.
+
+    Parameters
+    ----------
+    columns, taps : int64 array (readings, rows)
+        What each row reads; a column of at least `end` is none.
+    end, count : int
+        Numbers of columns and of taps.
+    """
+    bits = count.bit_length()
+    codes = np.sort(_pack(columns, taps, bits), axis=0)
+    nothing = end << bits  # the least code of a column that is none
+    # What is none comes last: readings that no row has are dropped.
+    codes = codes[: np.count_nonzero(codes.min(axis=1, initial=nothing) < nothing)]
+    columns, taps = _unpack(codes, bits)
+    inside = columns < end
+    same = (columns[1:] == columns[:-1]) & inside[1:]  # as the reading before
+    if not same.any():
+        return Table(columns, taps, inside)
+    summed = np.zeros_like(inside)
+    summed[1:] = same
+    summed[:-1] |= same
+    inside[1:] &= ~same  # the first of equal columns stands for all
+    # One row after the other, so that the taps of a sum are neighbours.
+    merged, starts = taps.T[summed.T], np.flatnonzero(inside.T[summed.T])
+    taps.T[(summed & inside).T] = np.arange(count, count + starts.size)
+    most = int(inside.sum(axis=0).max())
+    if most < len(inside):
+        order = (~inside).argsort(axis=0, kind="stable")[:most]
+        columns, taps = np.take_along_axis(columns, order, 0), np.take_along_axis(taps, order, 0)
+        inside = np.take_along_axis(inside, order, 0)
+    return Table(columns, taps, inside, merged, starts)
 
 
 def _between(numbers: range, low: int, high: int) -> range:

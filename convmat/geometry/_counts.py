@@ -8,8 +8,9 @@ source that meet at two or three of them are counted by inclusion and exclusion.
 from __future__ import annotations
 
 from math import gcd
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, assert_never
 
+from convmat.geometry._modes import MODES, Border
 from convmat.geometry._relation import Relation
 
 Span = tuple[int, int]
@@ -78,17 +79,25 @@ class _Lattice(NamedTuple):
 def count_nonzeros(axis: Relation, outputs: Span, sources: Span) -> int:
     """Return the number of nonzeros of an axis' matrix in a range of outputs and a range of sources."""
     positions, (low, high), n = _Lattice.of(axis, outputs), sources, axis.size
-    match axis.mode:
-        case "zeros":
+    match axis.border:
+        case Border.NOTHING:
             return positions.within(low, high)
-        case "circular":
+        case Border.SHIFTED:
             # Taps that are n / gcd(n, dilation) apart read the same.
             distinct = positions._replace(taps=min(axis.taps, n // gcd(n, axis.dilation)))
             return sum(distinct.within(low + shift, high + shift) for shift in (-n, 0, n))
-        case "replicate":
+        case Border.EDGE:
             inner = positions.within(max(low, 1), min(high, n - 1))
             return inner + sum(_length(outputs, axis.readers(row)) for row in {0, n - 1} if low <= row < high)
-    edge = 1 if axis.mode == "symmetric" else 0
+        case Border.MIRRORED:
+            return _count_mirrored(positions, n, MODES[axis.mode].edge, sources)
+        case _:
+            assert_never(axis.border)
+
+
+def _count_mirrored(positions: _Lattice, n: int, edge: int, sources: Span) -> int:
+    """Return the nonzeros where borders mirror the input: those of all images, less what is read in two, and so on."""
+    low, high = sources
     far = 2 * (n - 1) + edge  # a position behind the input is far − r, one before it −edge − r
     first, last = max(low, 1 - edge), min(high, n - 1 + edge)  # the edge itself is not mirrored under reflect
     read = positions.within(low, high)
@@ -96,8 +105,8 @@ def count_nonzeros(axis: Relation, outputs: Span, sources: Span) -> int:
     read -= positions.twice_read(edge, first, high)
     read -= positions.mirrored(n - 1).twice_read(edge, n - last, n - low)
     apart = far + edge  # from an image before the input to that behind it
-    if apart % axis.dilation == 0 and first < last:
-        both = positions._replace(taps=max(0, axis.taps - apart // axis.dilation))
+    if apart % positions.dilation == 0 and first < last:
+        both = positions._replace(taps=max(0, positions.taps - apart // positions.dilation))
         # An output that reads both images reads the source between them, too, where it is on its taps.
         images = 1 - edge - last, 1 - edge - first
         read += both.centred(-edge).within(*images) - both.within(*images)
@@ -106,7 +115,7 @@ def count_nonzeros(axis: Relation, outputs: Span, sources: Span) -> int:
 
 def count_pairs(axis: Relation) -> int:
     """Return the number of pairs of an output and a tap that read something."""
-    if axis.mode != "zeros":
+    if axis.border is not Border.NOTHING:
         return axis.outputs * axis.taps
     return _Lattice.of(axis, (0, axis.outputs)).within(0, axis.size)
 

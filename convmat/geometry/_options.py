@@ -13,7 +13,7 @@ import numpy as np
 
 from convmat._messages import choose, hint
 from convmat.geometry._axis import Axis
-from convmat.geometry._relation import PADDING_MODES
+from convmat.geometry._modes import MODES
 
 IntPerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -25,41 +25,10 @@ _MOST_AXES = 64 - 3
 _STEP = 2**31  # and so are products of two numbers below a stride
 
 _PADDINGS = ("valid", "same", "full")
-_NAMES_ELSEWHERE = {  # what modes are called elsewhere; "reflect" and "wrap" mean others in scipy.ndimage
-    "zeros": {
-        "constant": "numpy.pad and scipy.ndimage",
-        "grid-constant": "scipy.ndimage",
-        "fill": "scipy.signal",
-        "zero": "PyWavelets",
-        "zpd": "MATLAB",
-    },
-    "circular": {
-        "wrap": "numpy.pad",
-        "grid-wrap": "scipy.ndimage",
-        "periodic": "PyWavelets",
-        "ppd": "MATLAB",
-        "per": "MATLAB",
-    },
-    "reflect": {
-        "mirror": "scipy.ndimage",
-        "reflection": "PyTorch",
-        "reflect_101": "OpenCV",
-        "reflect101": "OpenCV",
-        "symw": "MATLAB",
-    },
-    "symmetric": {"grid-mirror": "scipy.ndimage", "symm": "scipy.signal", "sym": "MATLAB", "symh": "MATLAB"},
-    "replicate": {
-        "edge": "numpy.pad",
-        "nearest": "scipy.ndimage",
-        "replication": "PyTorch",
-        "clamp": "textures",
-        "sp0": "MATLAB",
-    },
-}
 _MODES_ELSEWHERE = {
     name: f"{name!r} of {library} is {mode!r} here"
-    for mode, names in _NAMES_ELSEWHERE.items()
-    for name, library in names.items()
+    for mode, row in MODES.items()
+    for name, library in row.elsewhere.items()
 }
 _MODES_ELSEWHERE |= {  # what these put into a border is no copy of one value
     name: f"{name!r} has no counterpart here; pad first, and convolve with padding=0"
@@ -69,7 +38,7 @@ _MODES_ELSEWHERE |= {  # what these put into a border is no copy of one value
     )
 }
 _PADDINGS_ELSEWHERE = {
-    name: f"{name!r} is a padding_mode, padding says how many positions" for name in (*PADDING_MODES, *_MODES_ELSEWHERE)
+    name: f"{name!r} is a padding_mode, padding says how many positions" for name in (*MODES, *_MODES_ELSEWHERE)
 } | {
     "half": "same",
     "none": "valid",
@@ -120,7 +89,7 @@ class Options:
         reaches = tuple(d * (k - 1) for d, k in zip(self.dilation, self.taps, strict=True))
         self.padding = _padding(padding, self.stride, reaches)
         self.transposed = transposed
-        self.mode = choose("padding_mode", padding_mode, PADDING_MODES, _MODES_ELSEWHERE)
+        self.mode = choose("padding_mode", padding_mode, MODES, _MODES_ELSEWHERE)
         if self.has_channels:
             outer, inner = self.kernel_shape[:2]
             if outer % self.groups:
@@ -185,7 +154,7 @@ class Options:
         for i, (size, (_, taps, stride, dilation, (before, after))) in enumerate(
             zip(sizes, self._each_axis(), strict=True)
         ):
-            limit = {"reflect": size - 1, "circular": size, "symmetric": size}.get(self.mode)
+            limit = MODES[self.mode].limit(size)
             if limit is not None and max(before, after) > limit:
                 raise ValueError(
                     f"padding with padding_mode={self.mode!r} must be at most {limit} for an input of size {size}, "

@@ -1,22 +1,22 @@
 """Which input position an output reads through which tap, on one axis: integers in closed form.
 
-A padding mode that folds outside positions back in shows the input once more on either side, shifted or mirrored: a row of
-the axis' matrix, in either direction, is a progression for each of these images (:class:`Strands`). Only where they overlap,
-or a border holds on to the edge, are taps summed.
+A border may show the input once more, shifted or mirrored (`convmat.geometry._modes`). A row of the axis' matrix, in either
+direction, is then one arithmetic progression of columns and taps for each of these images (:class:`Strands`). Only where
+images meet, or a border repeats the edge, do several taps of a row read the same source, and are summed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from convmat.geometry._modes import MODES, Border, Image
 
-PADDING_MODES = ("zeros", "circular", "reflect", "symmetric", "replicate")
+IntArray = npt.NDArray[np.int64]
 
 
 class Strands(NamedTuple):
@@ -43,7 +43,7 @@ class Strands(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """The relation source(o, t) = o·stride − before + t·dilation, folded back into the input by the padding mode.
+    """The relation source(o, t) = o·stride − before + t·dilation; the padding mode says what is read outside the input.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Relation:
     outputs : int
         Number of outputs, at most ⌊(n + before + after − dilation·(k − 1) − 1)/stride⌋ + 1.
     mode : str
-        One of ``PADDING_MODES``.
+        A padding mode.
     """
 
     size: int
@@ -88,80 +88,106 @@ class Relation:
         low = max(0, -(-origin // self.stride))
         return low, max(low, min(self.outputs, (self.size - 1 + origin) // self.stride + 1))
 
+    @property
+    def border(self) -> Border:
+        """What the padding mode puts into the borders."""
+        return MODES[self.mode].border
+
     def sources(self, outputs: IntArray) -> IntArray:
         """Return the input positions that the given outputs read, one column for each tap; −1 reads nothing."""
         taps = np.arange(self.taps, dtype=np.int64)
-        return self.fold(outputs[:, None] * self.stride - self.before + taps * self.dilation)
+        return self.source_at(outputs[:, None] * self.stride - self.before + taps * self.dilation)
 
-    def fold(self, position: IntArray) -> IntArray:
-        """Return the input positions that the padding mode gives for positions of the padded input; −1 is no input."""
+    def source_at(self, position: IntArray) -> IntArray:
+        """Return the source that the padded input shows at a position, counted from the first source; −1 is none."""
         n = self.size
-        match self.mode:
-            case "zeros":
+        match self.border:
+            case Border.NOTHING:
                 return np.where((position >= 0) & (position < n), position, -1)
-            case "circular":
-                return position % n
-            case "replicate":
+            case Border.EDGE:
                 return np.clip(position, 0, n - 1)
-        edge = 1 if self.mode == "symmetric" else 0  # symmetric repeats the edge, reflect does not
-        folded = np.where(position < 0, -edge - position, position)
-        return np.where(folded >= n, 2 * (n - 1) + edge - folded, folded)
+            case Border.SHIFTED | Border.MIRRORED:
+                before, after = MODES[self.mode].images(n)
+                source = np.where(position < 0, before.sign * (position - before.offset), position)
+                return np.where(position >= n, after.sign * (position - after.offset), source)
+            case _:
+                assert_never(self.border)
 
     @property
-    def images(self) -> list[tuple[int, int, int, int]]:
-        """Where the padded input shows the input: sign, offset, first, end; source r is at position sign·r + offset."""
-        n = self.size
-        if self.mode == "replicate":
-            return [(1, 0, 1, n - 1)]  # what is held on to is not repeated
-        images = [(1, 0, 0, n)]
-        if self.mode != "zeros":
-            before, after = {
-                "circular": ((1, -n, 0, n), (1, n, 0, n)),
-                "reflect": ((-1, 0, 1, n), (-1, 2 * (n - 1), 0, n - 1)),
-                "symmetric": ((-1, -1, 0, n), (-1, 2 * n - 1, 0, n)),
-            }[self.mode]
-            images += [before] * (self.before > 0) + [after] * (self.overrun > 0)
+    def images(self) -> list[Image]:
+        """Where the padded input shows sources once each: the input itself, and the images in borders that are read.
+
+        A border that repeats the edge shows no image. There the first and the last source are left out: `clamped` has them.
+        """
+        if self.border is Border.EDGE:
+            return [Image(1, 0, 1, self.size - 1)]
+        images = [Image(1, 0, 0, self.size)]
+        if borders := MODES[self.mode].images(self.size):
+            images += borders[:1] * (self.before > 0) + borders[1:] * (self.overrun > 0)
         return images
 
     def strands(self, transposed: bool, rows: IntArray) -> Strands:
-        """Return the nonzeros of the given rows of the axis' matrix; not of those that `clamped` has."""
-        sign, offset, low, high = np.array(self.images).T[:, :, None]
-        if not transposed:
-            origin = rows * self.stride - self.before
-            low, high = np.where(sign > 0, low, 1 - high) + offset, np.where(sign > 0, high, 1 - low) + offset
-            first = np.maximum(0, -((origin - low) // self.dilation))
-            last = np.minimum(self.taps - 1, (high - 1 - origin) // self.dilation)
-            taps = np.where(sign > 0, first, last)
-            counts, columns = np.maximum(last - first + 1, 0), sign * (origin + taps * self.dilation - offset)
-            if self.mode == "replicate":
-                (first, first_sum), (last, last_sum) = self._clamped(origin, False), self._clamped(origin, True)
-                counts = np.stack([counts[0], first > 0, last > 0])
-                columns = np.stack([columns[0], np.zeros_like(first), np.full_like(last, self.size - 1)])
-                taps, sign = np.stack([taps[0], first_sum, last_sum]), np.ones((3, 1), np.int64)
-            return Strands(counts, columns, taps, self.dilation, sign)
-        position, common = sign * rows + offset + self.before, gcd(self.stride, self.dilation)
-        step = self.stride // common
-        first = np.maximum(0, -(((self.outputs - 1) * self.stride - position) // self.dilation))
-        last = np.minimum(self.taps - 1, position // self.dilation)
-        # The taps that meet a source lie on one residue class modulo the step; the last one reads the first output.
-        residue = position // common % step * pow(self.dilation // common, -1, step) % step
-        last -= (last - residue) % step
-        counts = (last - (first + (residue - first) % step) + step) // step
-        counts[(position % common != 0) | (rows < low) | (rows >= high) | (counts < 0)] = 0
-        columns = (position - last * self.dilation) // self.stride
-        return Strands(counts, columns, last, self.dilation // common, np.full_like(sign, -step))
+        """Return the nonzeros of the given rows of the axis' matrix.
+
+        Of a transposed axis whose mode repeats the edge, the first and the last row are left out: `clamped` has them.
+        """
+        return self._strands_of_sources(rows) if transposed else self._strands_of_outputs(rows)
+
+    def _strands_of_outputs(self, outputs: IntArray) -> Strands:
+        """Return what outputs read, a progression for each image.
+
+        Of 4 sources under reflect, 3 taps and padding 1, output 0 reads position −1, which is source 1, through tap 0, and
+        sources 0 and 1 through taps 1 and 2. In the image before the input, that is 1 source from tap 0 on; in the input
+        itself, 2 sources from tap 1 on.
+        """
+        sign, offset, first, end = np.array(self.images).T[:, :, None]
+        start = outputs * self.stride - self.before  # the position that tap 0 reads
+        # Positions that an image covers, and the first and last tap that reads one of them.
+        low, high = np.where(sign > 0, first, 1 - end) + offset, np.where(sign > 0, end, 1 - first) + offset
+        first_tap = np.maximum(0, -((start - low) // self.dilation))
+        last_tap = np.minimum(self.taps - 1, (high - 1 - start) // self.dilation)
+        counts = np.maximum(last_tap - first_tap + 1, 0)
+        taps = np.where(sign > 0, first_tap, last_tap)  # in a mirrored image the last tap reads the first source
+        columns = sign * (start + taps * self.dilation - offset)
+        if self.border is Border.EDGE:
+            (at_first, first_sum), (at_last, last_sum) = self._clamped(start, False), self._clamped(start, True)
+            counts = np.stack([counts[0], at_first > 0, at_last > 0])
+            columns = np.stack([columns[0], np.zeros_like(at_first), np.full_like(at_last, self.size - 1)])
+            taps, sign = np.stack([taps[0], first_sum, last_sum]), np.ones((3, 1), np.int64)
+        return Strands(counts, columns, taps, self.dilation, sign)
+
+    def _strands_of_sources(self, sources: IntArray) -> Strands:
+        """Return which outputs read sources, a progression for each image.
+
+        Output o reads position p through tap t where o·stride + t·dilation = p + before. So t is the same modulo
+        ``stride / gcd(stride, dilation)`` for all o that read p. With stride 2, dilation 1 and p + before = 4, these are
+        t = 4, 2, 0 for o = 0, 1, 2: taps fall by 2 where outputs rise by 1.
+        """
+        sign, offset, first, end = np.array(self.images).T[:, :, None]
+        common = gcd(self.stride, self.dilation)
+        tap_step, step = self.stride // common, self.dilation // common
+        place = sign * sources + offset + self.before  # o·stride + t·dilation
+        first_tap = np.maximum(0, -(((self.outputs - 1) * self.stride - place) // self.dilation))
+        last_tap = np.minimum(self.taps - 1, place // self.dilation)
+        residue = place // common % tap_step * pow(step, -1, tap_step) % tap_step
+        last_tap -= (last_tap - residue) % tap_step
+        first_tap += (residue - first_tap) % tap_step
+        counts = (last_tap - first_tap + tap_step) // tap_step
+        counts[(place % common != 0) | (sources < first) | (sources >= end) | (counts < 0)] = 0
+        columns = (place - last_tap * self.dilation) // self.stride  # the last tap belongs to the first output
+        return Strands(counts, columns, last_tap, step, np.full_like(sign, -tap_step))
 
     def empty_rows(self, transposed: bool) -> IntArray:
         """Return the rows of the axis' matrix that have no nonzero: outputs of padding, or sources that are not read."""
         empty = self.strands(transposed, np.arange(self.rows(transposed), dtype=np.int64)).counts.sum(axis=0) == 0
-        if transposed and self.mode == "replicate":
+        if transposed and self.border is Border.EDGE:
             for row in (0, self.size - 1):
                 first, last = self.readers(row)
                 empty[row] = first >= last
         return np.flatnonzero(empty)
 
     def clamped(self, row: int) -> tuple[IntArray, IntArray]:
-        """Return the outputs that read the first or the last source, where the padding mode replicates it, and their taps.
+        """Return the outputs that read the first or the last source, where the padding mode repeats it, and their taps.
 
         Taps from their number on are those of `clamped_sums`.
         """
@@ -169,7 +195,7 @@ class Relation:
         return outputs, self._clamped(outputs * self.stride - self.before, row > 0)[1]
 
     def readers(self, row: int) -> tuple[int, int]:
-        """Return the range of outputs that read the first or the last source, where the padding mode replicates it."""
+        """Return the range of outputs that read the first or the last source, where the padding mode repeats it."""
         if self.size == 1:
             return 0, self.outputs
         if not row:
@@ -177,7 +203,7 @@ class Relation:
         return min(self.outputs, max(0, -((self.reach - self.before - row) // self.stride))), self.outputs
 
     def clamped_sums(self) -> tuple[IntArray, IntArray]:
-        """Return the sums of first taps, then those of last taps, that read a source which is replicated.
+        """Return the sums of first taps, then those of last taps, that read a source which is repeated.
 
         Returns
         -------

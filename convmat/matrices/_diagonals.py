@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.geometry import Axis, ConvolutionGeometry, IntArray
+from convmat.geometry import Axis, Border, ConvolutionGeometry, IntArray
 
 Span = tuple[int, int]
 
@@ -136,7 +136,7 @@ def _readings(axis: Axis, outputs: Span, sources: Span) -> Iterator[tuple[IntArr
         first = np.maximum(outputs[0], -((taps - least) // axis.stride))
         last = np.minimum(outputs[1], (most - taps) // axis.stride + 1)
         yield first, last, sign * (taps - offset), np.full_like(taps, sign * axis.stride)
-    if axis.mode == "replicate":
+    if axis.border is Border.EDGE:
         ends = np.array([source for source in {0, axis.size - 1} if sources[0] <= source < sources[1]], np.int64)
         readers = np.array([axis.readers(int(end)) for end in ends], np.int64).reshape(-1, 2)
         first, last = np.clip(readers, *outputs).T

@@ -10,7 +10,7 @@ import convmat.cupy as device
 from convmat.cupy import _assembly as assembly
 from convmat.cupy import _kernels as kernels
 from convmat.cupy import _segments as segments
-from convmat.geometry._relation import PADDING_MODES
+from convmat.geometry import PADDING_MODES
 from tests.cases import INEXACT, assert_close, cases, values
 from tests.cupy.device import DEVICE, FIXED, assert_same_matrix, cupy, matrix_of
 

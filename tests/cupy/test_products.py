@@ -10,7 +10,7 @@ from convmat.cupy import Convolution, TransposedConvolution
 from convmat.cupy._device import Device
 from convmat.cupy._engines import ENGINES
 from convmat.engines._planner import plan
-from convmat.geometry._relation import PADDING_MODES
+from convmat.geometry import PADDING_MODES
 from tests.cases import DTYPES, INEXACT, assert_close, cases, values
 from tests.cupy.device import ALWAYS, FIXED, cupy, make, needs_device, operator_of
 

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from convmat import ConvolutionGeometry
-from convmat.geometry._relation import PADDING_MODES
+from convmat.geometry import PADDING_MODES
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 DTYPES += 4 * ("float32", "float64") + 2 * ("complex64", "complex128")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat import ConvolutionGeometry, convolution_matrix, transposed_convolution_matrix
+from convmat.geometry import PADDING_MODES
 from convmat.geometry._axis import Axis
 from convmat.geometry._counts import count_nonzeros, pairs_below
-from convmat.geometry._relation import PADDING_MODES
 from tests.geometry.test_geometry import axes, by_definition
 
 FEW = st.integers(1, 12)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat import ConvolutionGeometry
+from convmat.geometry import PADDING_MODES
 from convmat.geometry._axis import Axis
-from convmat.geometry._relation import PADDING_MODES
 from tests.cases import cases, values
 
 
