@@ -111,7 +111,7 @@ def _cut(strands: Strands) -> _Sections:
     low, high = cuts[:-1, None], cuts[1:, None]
     skipped = np.maximum(0, -((begins - low) // step))
     columns = begins + skipped * step
-    columns = np.where((begins <= low) & (high <= ends) & (columns < high), columns, _FAR)
+    columns = np.where((high <= ends) & (columns < high), columns, _FAR)  # none where it begins later
     order = columns.argsort(axis=1, kind="stable")
     columns = np.take_along_axis(columns, order, 1)
     taps = np.take_along_axis(strands.taps + skipped * strands.tap_steps, order, 1)
