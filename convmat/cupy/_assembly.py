@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from cupyx.scipy import sparse
 
+from convmat._runtime import check_memory
 from convmat.cupy._arrays import Array, as_kernel, check_inexact
-from convmat.cupy._device import describe
+from convmat.cupy._device import available_memory
 from convmat.cupy._kernels import definitions, function, launch_jobs
 from convmat.cupy._tables import MatrixTables, Span
 from convmat.geometry import (
@@ -82,7 +83,7 @@ def convolution_matrix(
     ValueError
         If an argument has a wrong value, or the matrix needs int64 indices and CuPy has none.
     MemoryError
-        If the matrix does not fit into the device's memory.
+        If the matrix does not fit into what is free of the device's memory.
 
     See Also
     --------
@@ -156,7 +157,7 @@ def transposed_convolution_matrix(
     ValueError
         If an argument has a wrong value, or the matrix needs int64 indices and CuPy has none.
     MemoryError
-        If the matrix does not fit into the device's memory.
+        If the matrix does not fit into what is free of the device's memory.
 
     See Also
     --------
@@ -232,11 +233,11 @@ def assemble(geometry: ConvolutionGeometry, kernel: Array, transposed: bool = Fa
     ValueError
         If it needs int64 indices and CuPy has none, or the whole matrix is too large for int64.
     MemoryError
-        If it does not fit into the device's memory.
+        If it does not fit into what is free of the device's memory.
     """
-    parts, shape, write = prepare(geometry, kernel, transposed, rows)
+    arrays, shape, write = prepare(geometry, kernel, transposed, rows)
     write()
-    return _compressed("csr", parts, shape)
+    return _compressed("csr", arrays, shape)
 
 
 def prepare(
@@ -266,7 +267,7 @@ def prepare(
 
 
 def _values(geometry: ConvolutionGeometry, kernel: Array, transposed: bool, tables: MatrixTables) -> Array:
-    """Return the kernel as (row channels, column channels of a group, *slots): its taps, then the sums of some of them."""
+    """Return the kernel as (row channels, column channels of a group, *weights): taps, then sums of some."""
     kernel = kernel.reshape(
         geometry.groups,
         geometry.out_channels // geometry.groups,
@@ -286,9 +287,9 @@ def _values(geometry: ConvolutionGeometry, kernel: Array, transposed: bool, tabl
     return cupy.ascontiguousarray(kernel)
 
 
-def _compressed(format: str, parts: tuple[Array, Array, Array], shape: tuple[int, int]) -> Any:
-    """Return a matrix of parts that are canonical, and say that they are: CuPy sorts at the first product otherwise."""
-    result = getattr(sparse, f"{format}_array" if _LARGE else f"{format}_matrix")(parts, shape=shape)
+def _compressed(format: str, arrays: tuple[Array, Array, Array], shape: tuple[int, int]) -> Any:
+    """Return a matrix of canonical arrays, and say that they are: CuPy sorts at the first product otherwise."""
+    result = getattr(sparse, f"{format}_array" if _LARGE else f"{format}_matrix")(arrays, shape=shape)
     result.has_canonical_format = True
     return result
 
@@ -305,10 +306,10 @@ def _check_size(tables: MatrixTables, index: np.dtype[Any], kernel: Array) -> No
             f"the {rows} × {columns} matrix with {tables.nnz} nonzeros needs int64 indices, which sparse matrices of CuPy "
             f"{cupy.__version__} do not have; {instead}, or upgrade CuPy"
         )
-    nbytes = tables.nnz * (kernel.itemsize + index.itemsize) + (rows + 1) * index.itemsize
-    limit = int(describe(kernel.device.id).memory)
-    if nbytes > limit:
-        raise MemoryError(
-            f"the {rows} × {columns} matrix has {tables.nnz} nonzeros and needs {nbytes} bytes, more than the {limit} bytes "
-            f"of the device's memory; {instead}"
-        )
+    check_memory(
+        lambda: f"the {rows} × {columns} matrix has {tables.nnz} nonzeros and takes",
+        tables.nnz * (kernel.itemsize + index.itemsize) + (rows + 1) * index.itemsize,
+        instead,
+        lambda: available_memory(kernel.device.id),
+        " on the device",
+    )

@@ -52,3 +52,14 @@ def describe(number: int) -> Device:
         loading=0.0,
         memory=float(device.mem_info[1]),
     )
+
+
+def available_memory(number: int) -> int:
+    """Return the bytes that arrays may take on a device now: what is free, and what CuPy's pool holds and does not use.
+
+    Where arrays come from another allocator, whose reserve CuPy does not know, it is all of the device's memory.
+    """
+    pool = cupy.get_default_memory_pool()
+    with cupy.cuda.Device(number):
+        free, total = cupy.cuda.runtime.memGetInfo()
+        return int(free + pool.free_bytes() if cupy.cuda.get_allocator() == pool.malloc else total)

@@ -9,22 +9,24 @@ from typing import Any
 import cupy
 import numpy as np
 
+from convmat.cupy._records import declarations
+
 _VALUES = {"f": "float", "d": "double", "F": "Complex<float>", "D": "Complex<double>"}
 _MOST_BLOCKS = 1 << 30  # of a grid's first dimension
 _MOST_PLANES = 65535  # of its second and third
 
 
 def source() -> str:
-    """Return the text of kernels.cu."""
-    return files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
+    """Return the text of kernels.cu, behind the structs that it reads."""
+    return declarations() + files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
 
 
-def definitions(part: str, dtype: np.dtype[Any], index: np.dtype[Any], axes: int, **more: object) -> tuple[str, ...]:
-    """Return the compiler's options for one part of kernels.cu.
+def definitions(section: str, dtype: np.dtype[Any], index: np.dtype[Any], axes: int, **more: object) -> tuple[str, ...]:
+    """Return the compiler's options for one section of kernels.cu.
 
     Parameters
     ----------
-    part : {"WRITE_ROWS", "PRODUCTS"}
+    section : {"WRITE_ROWS", "PRODUCTS"}
         What to compile.
     dtype, index : dtype
         Of values, and of what counts them.
@@ -33,7 +35,7 @@ def definitions(part: str, dtype: np.dtype[Any], index: np.dtype[Any], axes: int
     **more
         Further definitions; None defines a name without a value, tuples become initialisers.
     """
-    named = {part: None, "VALUE": _VALUES[dtype.char], "INDEX": "int" if index.itemsize == 4 else "long long"}
+    named = {section: None, "VALUE": _VALUES[dtype.char], "INDEX": "int" if index.itemsize == 4 else "long long"}
     return tuple(_definition(name, value) for name, value in {**named, "AXES": axes, **more}.items())
 
 

@@ -9,7 +9,7 @@ from cupyx.scipy.sparse.linalg import LinearOperator
 
 from convmat.cupy._arrays import Array, as_array, as_kernel, check_inexact, check_out
 from convmat.cupy._assembly import assemble_as
-from convmat.cupy._device import Device, describe
+from convmat.cupy._device import Device, available_memory, describe
 from convmat.cupy._engines import ENGINES
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape, check_dtype
 from convmat.operators import OperatorBase, Products
@@ -27,6 +27,10 @@ class DeviceProducts(Products):
 
     def _describe_machine(self) -> Device:
         return describe(self.kernel.device.id)
+
+    def available_memory(self) -> int:
+        """Return the bytes that arrays may take now."""
+        return available_memory(self.kernel.device.id)
 
 
 class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
@@ -97,7 +101,11 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
         """Multiply by a vector, a matrix of columns, a number or another operator, as cupyx's operators do."""
         if not isinstance(x, LinearOperator) and not cupy.isscalar(x):
             x = as_array("x", x, _HOST)
-        return super().dot(x)
+        try:
+            return super().dot(x)
+        except ValueError as error:  # CuPy's, of an array's shape
+            self._hint(error, x)
+            raise
 
     def with_kernel(self, kernel: Any) -> Self:
         """Return the same operator with another kernel, keeping all that was prepared from the geometry.
@@ -137,7 +145,7 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
         Raises
         ------
         MemoryError
-            If the matrix does not fit into the device's memory.
+            If the matrix does not fit into what is free of the device's memory.
         """
         return assemble_as(self.geometry, self.kernel, self._transposed, self._products.flip, format)
 

@@ -1,9 +1,9 @@
-"""What the kernel that writes a matrix needs to know of an axis: a few integers for each run of rows, laid out for it.
+"""The plan for the kernel that writes a matrix: what it needs to know of each axis, a few integers for each run of rows.
 
 A row of the matrix is a product of one row of each axis, and an axis comes in the runs of `Axis.runs`, which are the same
-for both directions and all padding modes. Its rows are described by their parts (:mod:`convmat.cupy._parts`). Columns and
-places in the kernel ("slots") are scaled here, so that those of a nonzero are sums over the axes. Where taps share a source
-their sum is a slot of its own, behind the taps of that axis.
+for both directions and all padding modes. Its rows are described by their segments (:mod:`convmat.cupy._segments`). Columns
+and weights are scaled here, so that those of a nonzero are sums over the axes. Where taps share a source their sum is a
+weight of its own, behind the taps of that axis. The records are those of :mod:`convmat.cupy._records`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.cupy._joined import joined
-from convmat.cupy._parts import parts_of
+from convmat.cupy._merge_axes import merge_axes
+from convmat.cupy._records import (
+    MATRIX,
+    MATRIX_AXIS,
+    PERIODS,
+    PROGRESSION,
+    ROW,
+    RUN,
+    SEGMENT,
+    Records,
+    integers,
+    plan_of,
+    records,
+)
+from convmat.cupy._segments import segments_of
 from convmat.geometry import Axis, ConvolutionGeometry, IntArray
 
 Span = tuple[int, int]
 
-_HEADER, _AXIS, _ROW = 11, 4, 8  # numbers that describe the matrix, each axis, and a row of one
-_NOTHING: IntArray = np.zeros(0, np.int64)
 _JOB = 4096  # nonzeros of a job: a few for each thread, and enough jobs to fill a device from 10⁷ nonzeros on
 
 
@@ -51,79 +62,99 @@ class MatrixTables:
     nnz : int
         The number of its nonzeros.
     axes : list of Axis
-        The axes of the rows, `joined` where that is possible.
+        The axes of the rows, after `merge_axes`.
     sums : list of (int array, int array)
         For each axis the taps that share a source, one sum after the other, and where each sum begins.
     launches : list of Launch
-        At most three: whole lines of the last axis, and a part of a line before and after them.
+        At most three: whole lines of the last axis, and an incomplete line before and after them.
     """
 
     def __init__(
         self, geometry: ConvolutionGeometry, transposed: bool, start: int = 0, stop: int | None = None
     ) -> None:
         outer, inner = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
-        self.axes, self._transposed = joined(geometry.axes), transposed
-        self._outer, self._inner = (inner, outer) if transposed else (outer, inner)
+        self.axes, self._transposed = merge_axes(geometry.axes), transposed
+        self._row_channels, self._column_channels = (inner, outer) if transposed else (outer, inner)
+        self._inner_entries = _strides(axis.entries for axis in self.axes)
         rows, columns = geometry.shape[::-1] if transposed else geometry.shape
         stop = rows if stop is None else stop
-        self._entries = [axis.entries for axis in self.axes]
         self._start, self._begin = start, self._entries_before(start)
         self.shape = (stop - start, columns)
         self.nnz = self._entries_before(stop) - self._begin
         stretches = list(_lines(start, stop, self.axes[-1].rows(transposed)))
         leading = [_Rows(axis, transposed, 0, axis.rows(transposed)) for axis in self.axes[:-1]]
-        self._width = self._inner * prod(rows.longest for rows in leading)  # nonzeros for one of a row of the last axis
-        trailing: list[_Rows] = []
+        # Nonzeros for one of a row of the last axis, at most.
+        self._width = self._column_channels * prod(rows.longest for rows in leading)
+        last: list[_Rows] = []
         for _, span in stretches:
-            known = sum(len(rows.sums[1]) for rows in trailing)
-            trailing.append(_Rows(self.axes[-1], transposed, *span, known, max(1, _JOB // max(1, self._width))))
-        self.sums = [rows.sums for rows in leading]
-        merged = [rows.sums[0] for rows in trailing]
-        begins = np.cumsum([0, *map(len, merged)])
-        starts = [rows.sums[1] + begin for rows, begin in zip(trailing, begins, strict=False)]
-        self.sums.append((np.concatenate([_NOTHING, *merged]), np.concatenate([_NOTHING, *starts])))
-        between = [axis.rows(not transposed) for axis in self.axes]
-        slots = [axis.taps + len(starts) for axis, (_, starts) in zip(self.axes, self.sums, strict=True)]
-        self._columns, self._slots = _strides(between), _strides(slots)
+            known = sum(len(rows.sums[1]) for rows in last)
+            last.append(_Rows(self.axes[-1], transposed, *span, known, max(1, _JOB // max(1, self._width))))
+        self.sums = [*(rows.sums for rows in leading), _chain([rows.sums for rows in last])]
+        self._columns = _strides(axis.rows(not transposed) for axis in self.axes)
+        self._weights = _strides(axis.taps + len(sums[1]) for axis, sums in zip(self.axes, self.sums, strict=True))
         self.launches = [
-            self._launch(lines, [*leading, rows]) for (lines, _), rows in zip(stretches, trailing, strict=True)
+            self._launch(lines, [*leading, rows]) for (lines, _), rows in zip(stretches, last, strict=True)
         ]
 
     def _entries_before(self, row: int) -> int:
-        """Return the number of nonzeros of all rows before one."""
-        sizes = _strides([axis.rows(self._transposed) for axis in self.axes])
-        tails = _strides(self._entries)
+        """Return the number of nonzeros of all rows before one.
+
+        A row is channel, row of the first axis, and so on, as the digits of a number. Before row (2, 3) of two axes there
+        are rows 0 and 1 of the first with all of the second, and row 2 with rows 0 to 2 of the second.
+        """
+        sizes = _strides(axis.rows(self._transposed) for axis in self.axes)
+        inner_entries, width = self._inner_entries, self._column_channels
         at, rest = divmod(row, sizes[0])
-        total, width = at * self._inner * tails[0], self._inner
-        for axis, size, tail in zip(self.axes, sizes[1:], tails[1:], strict=True):
+        total = at * width * inner_entries[0]
+        for axis, size, inner in zip(self.axes, sizes[1:], inner_entries[1:], strict=True):
             if not rest:
                 break
             at, rest = divmod(rest, size)
-            total += width * tail * axis.count(self._transposed, 0, at)
+            total += width * inner * axis.count(self._transposed, 0, at)
             width *= axis.count(self._transposed, at, at + 1)
         return total
 
     def _launch(self, lines: Span, axes: list[_Rows]) -> Launch:
-        """Lay out the integers of consecutive lines of the last axis."""
-        tails = _strides(self._entries)
-        blocks: list[IntArray] = []
-        offset, descriptions = _HEADER + _AXIS * len(axes), []
-        for i, rows in enumerate(axes):
-            block, runs = rows.lay_out(offset, self._columns[i + 1], self._slots[i + 1])
-            descriptions += [self.axes[i].rows(self._transposed), tails[i + 1], runs, len(rows.runs)]
-            blocks.append(block)
-            offset += block.size
-        _, _, periods, _, _, entries, _ = axes[-1].runs.T
-        fit = np.maximum(1, _JOB // np.maximum(1, self._width * entries))
-        pieces = -(-periods // fit)
-        run = np.repeat(np.arange(len(pieces)), pieces)
-        first = (np.arange(run.size) - (np.cumsum(pieces) - pieces)[run]) * fit[run]
-        table = np.stack([run, first, np.minimum(fit[run], periods[run] - first)], axis=1)
-        jobs = (lines[1] - lines[0]) * len(table)
-        header = [jobs, lines[0], len(table), self._outer, self._inner, self._columns[0], self._slots[0], tails[0]]
-        header += [self._start, self._begin, offset]
-        head = np.array(header + descriptions, np.int64)
-        return Launch(np.concatenate([head, *blocks, table.ravel()]), jobs)
+        """Lay out the plan of consecutive lines of the last axis: the matrix, its axes, what they point to, and the jobs."""
+        blocks: list[Records] = []
+        offset, descriptions = integers(MATRIX) + len(axes) * integers(MATRIX_AXIS), []
+        for axis, rows, inner_entries, column, weight in zip(
+            self.axes, axes, self._inner_entries[1:], self._columns[1:], self._weights[1:], strict=True
+        ):
+            listed, segments, runs = rows.lay_out(offset, column, weight)
+            runs_at = offset + len(listed) * integers(ROW) + len(segments) * integers(SEGMENT)
+            offset = runs_at + len(runs) * integers(RUN)
+            described = {"rows": axis.rows(self._transposed), "inner_entries": inner_entries}
+            descriptions.append(records(MATRIX_AXIS, **described, runs_at=runs_at, runs=len(runs)))
+            blocks += listed, segments, runs
+        ranges = self._ranges(axes[-1])
+        jobs = (lines[1] - lines[0]) * len(ranges)
+        matrix = records(
+            MATRIX,
+            jobs=jobs,
+            first_line=lines[0],
+            ranges=len(ranges),
+            row_channels=self._row_channels,
+            column_channels=self._column_channels,
+            channel_columns=self._columns[0],
+            channel_weights=self._weights[0],
+            channel_entries=self._inner_entries[0],
+            first_row=self._start,
+            first_entry=self._begin,
+            ranges_at=offset,
+        )
+        return Launch(plan_of(matrix, *descriptions, *blocks, ranges), jobs)
+
+    def _ranges(self, rows: _Rows) -> Records:
+        """Cut the runs of the last axis into ranges of periods, of about as many nonzeros as a job has.
+
+        A run of 10 periods of which 4 fit into a job gives three ranges: 4 periods from 0, 4 from 4 and 2 from 8.
+        """
+        fit = np.maximum(1, _JOB // np.maximum(1, self._width * rows.runs["entries"]))
+        ranges = -(-rows.periods // fit)
+        run = np.repeat(np.arange(len(ranges)), ranges)
+        first = (np.arange(run.size) - (np.cumsum(ranges) - ranges)[run]) * fit[run]
+        return records(PERIODS, run=run, first=first, count=np.minimum(fit[run], rows.periods[run] - first))
 
 
 class _Rows:
@@ -140,8 +171,10 @@ class _Rows:
 
     Attributes
     ----------
-    runs : int64 array (runs, 7)
-        What a `Run` is, and the nonzeros of all runs before it, those of a period, and which is the first of its rows.
+    runs : array of `RUN`
+        With columns that are not scaled, and `rows_at` counted in rows from the first.
+    periods : int64 array (runs,)
+        How often each repeats.
     sums : (int64 array, int64 array)
         The sums of taps and where they begin.
     """
@@ -150,47 +183,65 @@ class _Rows:
         self, axis: Axis, transposed: bool, start: int, stop: int, sums: int = 0, room: int | None = None
     ) -> None:
         runs = np.array(axis.runs(transposed, start, stop), np.int64).reshape(-1, 4)
-        first = np.cumsum(runs[:, 1]) - runs[:, 1]
-        rows = np.arange(runs[:, 1].sum()) + np.repeat(runs[:, 0] - first, runs[:, 1])
-        self._parts = parts = parts_of(axis, transposed, rows, sums)
-        self.sums = parts.merged, parts.starts
-        before = np.cumsum(parts.counts) - parts.counts
+        starts, period, periods, shift = runs.T
+        first = np.cumsum(period) - period
+        run = np.repeat(np.arange(len(runs)), period)  # of every row that is listed
+        rows = np.arange(run.size) + (starts - first)[run]
+        self._segments = segments_of(axis, transposed, rows, sums)
+        self.sums = self._segments.merged, self._segments.starts
+        counts = self._segments.counts
+        before = np.cumsum(counts) - counts
         if room is not None:
-            whole = np.repeat(np.arange(len(runs)), runs[:, 1])
-            begins = np.diff(whole, prepend=-1) > 0
-            begins |= (runs[whole, 2] == 1) & (np.diff(before // room, prepend=-1) > 0)
+            begins = np.diff(run, prepend=-1) > 0
+            begins |= (periods[run] == 1) & (np.diff(before // room, prepend=-1) > 0)
             first = np.flatnonzero(begins)
-            runs = runs[whole[first]]
-            runs[:, 0], runs[:, 1] = rows[first], np.diff(first, append=len(rows))
-        entries = np.diff(before[first], append=parts.counts.sum())
-        self._before = before - np.repeat(before[first], runs[:, 1])
-        total = np.cumsum(runs[:, 2] * entries) - runs[:, 2] * entries + axis.count(transposed, 0, start)
-        self.runs = np.concatenate([runs, np.stack([total, entries, first], axis=1)], axis=1)
+            starts, period = rows[first], np.diff(first, append=len(rows))
+            periods, shift = periods[run[first]], shift[run[first]]
+        entries = np.diff(before[first], append=counts.sum())
+        total = np.cumsum(periods * entries) - periods * entries + axis.count(transposed, 0, start)
+        self.periods, self._before = periods, before - np.repeat(before[first], period)
+        self.runs = records(RUN, start=starts, period=period, shift=shift, before=total, entries=entries, rows_at=first)
 
     @property
     def longest(self) -> int:
         """The number of nonzeros of the longest row."""
-        return int(self._parts.counts.max(initial=0))
+        return int(self._segments.counts.max(initial=0))
 
-    def lay_out(self, offset: int, column: int, slot: int) -> tuple[IntArray, int]:
-        """Return all integers for a place in the plan, columns and slots so far apart, and where the runs begin there."""
-        counts, row, table, *_ = self._parts
-        table = table * (1, 1, column, column, slot, slot)
-        parts = np.bincount(row, minlength=len(counts))
-        several = (parts > 1)[row]
-        kept = np.where(parts > 1, parts, 0)
-        records = np.zeros((len(counts), _ROW), np.int64)
-        records[:, 0], records[:, 1], records[:, 6] = self._before, counts, parts
-        records[row[~several], 2:6] = table[~several, 2:]
-        records[:, 7] = offset + records.size + (np.cumsum(kept) - kept) * table.shape[1]
-        start, period, _, shift, before, entries, first = self.runs.T
-        runs = np.stack([start, period, shift * column, before, entries, offset + first * _ROW], axis=1)
-        blocks = [records.ravel(), table[several].ravel(), runs.ravel()]
-        return np.concatenate(blocks), offset + blocks[0].size + blocks[1].size
+    def lay_out(self, offset: int, column: int, weight: int) -> tuple[Records, Records, Records]:
+        """Return rows, segments and runs as they come in the plan from an offset on, columns and weights so far apart."""
+        counts, row, table, *_ = self._segments
+        table = table.copy()
+        for name in PROGRESSION.names or ():
+            table["progression"][name] *= weight if name.startswith("weight") else column
+        segments = np.bincount(row, minlength=len(counts))
+        several = (segments > 1)[row]
+        kept = np.where(segments > 1, segments, 0)
+        segments_at = offset + len(counts) * integers(ROW) + (np.cumsum(kept) - kept) * integers(SEGMENT)
+        only = np.zeros(len(counts), PROGRESSION)
+        only[row[~several]] = table["progression"][~several]
+        rows = records(ROW, before=self._before, count=counts, only=only, segments=segments, segments_at=segments_at)
+        runs = self.runs.copy()
+        runs["shift"] *= column
+        runs["rows_at"] = offset + runs["rows_at"] * integers(ROW)
+        return rows, table[several], runs
+
+
+def _chain(sums: list[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
+    """Return sums of taps one behind the other."""
+    nothing: IntArray = np.zeros(0, np.int64)
+    begins = np.cumsum([0, *(len(merged) for merged, _ in sums)])
+    starts = [starts + begin for (_, starts), begin in zip(sums, begins, strict=False)]
+    return np.concatenate([nothing, *(merged for merged, _ in sums)]), np.concatenate([nothing, *starts])
 
 
 def _lines(start: int, stop: int, size: int) -> Iterator[tuple[Span, Span]]:
-    """Cut a range of rows into whole lines and parts of a line: yield the lines, and the rows of each."""
+    """Cut a range of rows into whole lines of the last axis and incomplete ones: yield the lines, and the rows of each.
+
+    Rows 5 to 22 with 6 to a line: row 5 of line 0, lines 1 and 2 whole, rows 0 to 4 of line 3.
+
+    >>> list(_lines(5, 22, 6))
+    [((0, 1), (5, 6)), ((1, 3), (0, 6)), ((3, 4), (0, 4))]
+    """
     head, tail = -(-start // size), stop // size
     if start >= stop:
         return

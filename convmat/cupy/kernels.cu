@@ -1,11 +1,10 @@
 // What CuPy has no function for: writing W or its transpose, and products of few channels without storing either.
 //
 // Compiled at run time for the value in use (VALUE: float, double, Complex<float>, Complex<double>), for the integer that
-// counts nonzeros (INDEX) and for the number of axes (AXES). All integers of a convolution come in one array, `plan`:
-// tables.py lays out that of a matrix, of the parts of rows that parts.py finds, and engines/direct.py that of products.
+// counts nonzeros (INDEX) and for the number of axes (AXES). All integers of a convolution come in one array of Big, `plan`:
+// _tables.py lays out that of a matrix, of the segments of rows that _segments.py finds, and _engines/direct.py that of
+// products. _records.py has the structs in it, says what their fields are, and declares them and Big before this file.
 // A kernel takes pointers and nothing else.
-
-typedef long long Big;
 
 template <typename T>
 struct alignas(2 * sizeof(T)) Complex {
@@ -33,48 +32,16 @@ typedef INDEX Index;
 
 #ifdef WRITE_ROWS
 
-// Rows of one axis, as tables.py describes them: runs of rows that repeat by a period, and the rows of each period.
-struct Run {
-    Big start, period, shift, before, entries, first;
-};
-
-struct Progression {
-    Big column, column_step, slot, slot_step;
-};
-
-struct Row {
-    Big before, count;
-    Progression steps;  // of the only part
-    Big parts, first;
-};
-
-struct Part {  // of a row with several
-    Big before, every;
-    Progression steps;
-};
-
-struct Axis {
-    Big rows, tail, runs, run_count;
-};
-
-struct Piece {  // of a run of the last axis
-    Big run, first, count;
-};
-
-struct Matrix {
-    Big jobs, first_line, pieces, outer, inner, channel_columns, channel_slots, entries, first_row, first_entry, piece;
-};
-
-// One row of an axis: where its entries begin among those of the axis, and what they are.
-struct Place {
+// One row of an axis before the last: the entries of the axis before it, what its run adds to the columns, and its record.
+struct Found {
     Big before;
     Index columns;
     const Row* row;
 };
 
-__device__ inline Place find(const Big* plan, const Axis& axis, Big row) {
-    const Run* runs = (const Run*)(plan + axis.runs);
-    Big low = 0, high = axis.run_count;
+__device__ inline Found find(const Big* plan, const MatrixAxis& axis, Big row) {
+    const Run* runs = (const Run*)(plan + axis.runs_at);
+    Big low = 0, high = axis.runs;
     while (high - low > 1) {  // the last run that does not start after the row
         Big middle = (low + high) / 2;
         if (runs[middle].start <= row)
@@ -84,96 +51,103 @@ __device__ inline Place find(const Big* plan, const Axis& axis, Big row) {
     }
     const Run& run = runs[low];
     Big period = (row - run.start) / run.period;
-    const Row* own = (const Row*)(plan + run.first) + (row - run.start - period * run.period);
-    Place place = {run.before + period * run.entries + own->before, (Index)(period * run.shift), own};
-    return place;
+    const Row* own = (const Row*)(plan + run.rows_at) + (row - run.start - period * run.period);
+    Found found = {run.before + period * run.entries + own->before, (Index)(period * run.shift), own};
+    return found;
 }
 
-__device__ inline void add_entry(const Big* plan, const Row& row, Index entry, Index& column, Big& slot) {
-    const Progression* steps = &row.steps;
-    if (row.parts > 1) {
-        const Part* part = (const Part*)(plan + row.first);
-        for (Big parts = row.parts; parts > 1;) {  // the last part that does not start after the entry
-            Big half = parts / 2;
-            if (part[half].before <= entry) part += half;
-            parts -= half;
+// Add column and weight of one entry of a row. Where two segments are interleaved from the fourth entry on, entry 8 is the
+// fifth of theirs: (8 - 4) / 2 = 2 with rest 0, so it is entry 2 of the first of both.
+__device__ inline void add_entry(const Big* plan, const Row& row, Index entry, Index& column, Big& weight) {
+    const Progression* steps = &row.only;
+    if (row.segments > 1) {
+        const Segment* segment = (const Segment*)(plan + row.segments_at);
+        for (Big left = row.segments; left > 1;) {  // the last segment that does not start after the entry
+            Big half = left / 2;
+            if (segment[half].before <= entry) segment += half;
+            left -= half;
         }
-        entry -= (Index)part->before;
-        Index every = (Index)part->every, next = entry / every;
-        steps = &(part - (every - 1) + (entry - next * every))->steps;  // parts that take turns start together
-        entry = next;
+        entry -= (Index)segment->before;
+        Index interleaved = (Index)segment->interleaved, nth = entry / interleaved;
+        // Those that are interleaved start together, so that the last of them was found.
+        steps = &(segment - (interleaved - 1) + (entry - nth * interleaved))->progression;
+        entry = nth;
     }
     column += (Index)(steps->column + entry * steps->column_step);
-    slot += steps->slot + entry * steps->slot_step;
+    weight += steps->weight + entry * steps->weight_step;
 }
 
-// A job, which a block of threads does, is a piece of a run of the last axis, in one row of all axes before it. Its
-// nonzeros are one stretch of memory, and a pattern that repeats but for a constant added to the columns: a thread
-// decodes one place of the pattern and writes it in every period, so consecutive threads write consecutive nonzeros, and
-// values stay in registers.
-extern "C" __global__ void write_rows(const Value* __restrict__ kernel, const Big* __restrict__ plan,
+// A job, which a block of threads does, is a range of periods of a run of the last axis, for one line: a line is one row of
+// every axis before the last. Its nonzeros are one stretch of memory, and a pattern that repeats but for a constant added to
+// the columns: a thread decodes one nonzero of the pattern and writes it in every period, so consecutive threads write
+// consecutive nonzeros, and values stay in registers.
+//
+// A nonzero of a row is a number whose digits are its entry on each axis, the last axis first, and then its channel: where
+// the row has 3 entries on the last axis and 2 on the other, nonzero 11 is entry 2 of the last, 1 of the other, channel 1.
+extern "C" __global__ void write_rows(const Value* __restrict__ weights, const Big* __restrict__ plan,
                                       Value* __restrict__ data, Index* __restrict__ indices, Index* __restrict__ ends) {
     const Matrix matrix = *(const Matrix*)plan;
-    const Axis* axes = (const Axis*)(plan + sizeof(Matrix) / sizeof(Big));
-    const Axis& last = axes[AXES - 1];
+    const MatrixAxis* axes = (const MatrixAxis*)(plan + sizeof(Matrix) / sizeof(Big));
+    const MatrixAxis& last = axes[AXES - 1];
     for (Big job = blockIdx.x; job < matrix.jobs; job += gridDim.x) {
-        Big line = job / matrix.pieces;
-        const Piece piece = ((const Piece*)(plan + matrix.piece))[job - line * matrix.pieces];
+        Big line = job / matrix.ranges;
+        const Periods periods = ((const Periods*)(plan + matrix.ranges_at))[job - line * matrix.ranges];
         line += matrix.first_line;
-        const Run run = ((const Run*)(plan + last.runs))[piece.run];
-        const Row* rows = (const Row*)(plan + run.first);
+        const Run run = ((const Run*)(plan + last.runs_at))[periods.run];
+        const Row* rows = (const Row*)(plan + run.rows_at);
         // Which row of every axis, and how many nonzeros come before it.
-        Place places[AXES > 1 ? AXES - 1 : 1];
+        Found leading[AXES > 1 ? AXES - 1 : 1];
         Big rest = line;
 #pragma unroll
         for (int a = AXES - 2; a >= 0; a--) {
             Big next = rest / axes[a].rows;
-            places[a] = find(plan, axes[a], rest - next * axes[a].rows);
+            leading[a] = find(plan, axes[a], rest - next * axes[a].rows);
             rest = next;
         }
-        Big channel = rest, begin = channel * matrix.inner * matrix.entries - matrix.first_entry, width = matrix.inner;
-        Index columns = (Index)(channel / matrix.outer * matrix.inner * matrix.channel_columns);
+        Big channel = rest, begin = channel * matrix.column_channels * matrix.channel_entries - matrix.first_entry;
+        Big width = matrix.column_channels;  // nonzeros for one entry of the last axis
+        Index columns = (Index)(channel / matrix.row_channels * matrix.column_channels * matrix.channel_columns);
 #pragma unroll
         for (int a = 0; a < AXES - 1; a++) {
-            begin += width * places[a].before * axes[a].tail;
-            width *= places[a].row->count;
-            columns += places[a].columns;
+            begin += width * leading[a].before * axes[a].inner_entries;
+            width *= leading[a].row->count;
+            columns += leading[a].columns;
         }
-        begin += width * (run.before + piece.first * run.entries);
-        columns += (Index)(piece.first * run.shift);
+        begin += width * (run.before + periods.first * run.entries);
+        columns += (Index)(periods.first * run.shift);
         Index size = (Index)(width * run.entries), repeats = size && size < blockDim.x ? blockDim.x / size : 1;
         for (Big at = threadIdx.x; at < repeats * size; at += blockDim.x) {
             Index first = (Index)at / size, entry = (Index)at - first * size, column = columns;
             const Row* row = rows;
-            for (Big lines = run.period; lines > 1;) {  // the last row of the period that does not start after the entry
-                Big half = lines / 2;
+            for (Big left = run.period; left > 1;) {  // the last row of the period that does not start after the entry
+                Big half = left / 2;
                 if (width * row[half].before <= entry) row += half;
-                lines -= half;
+                left -= half;
             }
-            Big slot = channel * matrix.inner * matrix.channel_slots;
+            Big weight = channel * matrix.column_channels * matrix.channel_weights;
             Index digits = entry - (Index)(width * row->before);
             Index next = digits / (Index)row->count;
-            add_entry(plan, *row, digits - next * (Index)row->count, column, slot);
+            add_entry(plan, *row, digits - next * (Index)row->count, column, weight);
             digits = next;
 #pragma unroll
             for (int a = AXES - 2; a >= 0; a--) {
-                Index count = (Index)places[a].row->count;
+                Index count = (Index)leading[a].row->count;
                 next = digits / count;
-                add_entry(plan, *places[a].row, digits - next * count, column, slot);
+                add_entry(plan, *leading[a].row, digits - next * count, column, weight);
                 digits = next;
             }
             column += digits * (Index)matrix.channel_columns;
-            Value value = kernel[slot + digits * matrix.channel_slots];
+            Value value = weights[weight + digits * matrix.channel_weights];
             Index shift = (Index)run.shift;
 #pragma unroll 4
-            for (Index period = first; period < piece.count; period += repeats) {
+            for (Index period = first; period < periods.count; period += repeats) {
                 Big to = begin + (Big)period * size + entry;
                 data[to] = value;
                 indices[to] = column + period * shift;
             }
         }
-        Index* out = ends + (line * last.rows + run.start + piece.first * run.period - matrix.first_row);
-        for (Big at = threadIdx.x; at < piece.count * run.period; at += blockDim.x) {
+        Index* out = ends + (line * last.rows + run.start + periods.first * run.period - matrix.first_row);
+        for (Big at = threadIdx.x; at < periods.count * run.period; at += blockDim.x) {
             Big period = at / run.period;
             const Row& row = rows[at - period * run.period];
             out[at] = (Index)(begin + period * size + width * (row.before + row.count));
@@ -184,16 +158,6 @@ extern "C" __global__ void write_rows(const Value* __restrict__ kernel, const Bi
 #endif
 
 #ifdef PRODUCTS
-
-// One axis of a product: positions of the data that is read, results of what is written, and padding before the input.
-struct Side {
-    Big size, results, before;
-};
-
-struct Layer {
-    Big batch, groups, results, data;  // channels of a group
-    Big kernel_group, kernel_result, kernel_data;  // what they are apart in the kernel
-};
 
 // Known when compiled, so that loops over taps can be written out and nothing is divided by a variable.
 constexpr int taps[AXES] = TAPS, stride[AXES] = STRIDE, dilation[AXES] = DILATION;
@@ -230,9 +194,9 @@ struct Steps {
 };
 
 template <int A>
-__device__ inline Taps meet(const Side& side, Index result) {
+__device__ inline Taps meet(const ProductAxis& axis, Index result) {
     constexpr Index step = Steps<A>::tap, shared = Steps<A>::shared;
-    Index position = result + (Index)side.before, lowest = position - ((Index)side.size - 1) * stride[A];
+    Index position = result + (Index)axis.before, lowest = position - ((Index)axis.size - 1) * stride[A];
     Index first = lowest > 0 ? (lowest + dilation[A] - 1) / dilation[A] : 0;
     Index last = position / dilation[A] < taps[A] - 1 ? position / dilation[A] : taps[A] - 1;
     Index residue = (Index)((Big)(position / shared % step) * Steps<A>::inverted % step);
@@ -250,10 +214,10 @@ struct Steps {
 };
 
 template <int A>
-__device__ inline Taps meet(const Side& side, Index result) {
-    Index origin = result * stride[A] - (Index)side.before;
+__device__ inline Taps meet(const ProductAxis& axis, Index result) {
+    Index origin = result * stride[A] - (Index)axis.before;
     Index first = origin < 0 ? (-origin + dilation[A] - 1) / dilation[A] : 0;
-    Index last = origin < side.size ? ((Index)side.size - 1 - origin) / dilation[A] : -1;
+    Index last = origin < axis.size ? ((Index)axis.size - 1 - origin) / dilation[A] : -1;
     last = last < taps[A] - 1 ? last : taps[A] - 1;
     Taps found = {first, last >= first ? last - first + 1 : 0, origin + first * dilation[A]};
     return found;
@@ -264,23 +228,24 @@ __device__ inline Taps meet(const Side& side, Index result) {
 // What a result reads through the axes from A on: recursion, since every axis has steps of its own.
 template <int A>
 struct Reader {
-    static __device__ void add(Value& sum, const Value* x, const Value* weights, const Side* sides, const Taps* found) {
+    static __device__ void add(Value& sum, const Value* x, const Value* weights, const ProductAxis* axes,
+                               const Taps* found) {
         Big inner_size = 1, inner_taps = 1;
 #pragma unroll
         for (int a = A + 1; a < AXES; a++) {
-            inner_size *= sides[a].size;
+            inner_size *= axes[a].size;
             inner_taps *= taps[a];
         }
         const Value* data = x + found[A].position * inner_size;
         const Value* weight = weights + found[A].tap * inner_taps;
         Big down = Steps<A>::position * inner_size, along = Steps<A>::tap * inner_taps;
-        for (Index i = 0; i < found[A].count; i++) Reader<A + 1>::add(sum, data + i * down, weight + i * along, sides, found);
+        for (Index i = 0; i < found[A].count; i++) Reader<A + 1>::add(sum, data + i * down, weight + i * along, axes, found);
     }
 };
 
 template <>
 struct Reader<AXES - 1> {
-    static __device__ void add(Value& sum, const Value* x, const Value* weights, const Side*, const Taps* found) {
+    static __device__ void add(Value& sum, const Value* x, const Value* weights, const ProductAxis*, const Taps* found) {
         const Taps& own = found[AXES - 1];
 #pragma unroll 4
         for (Index i = 0; i < own.count; i++)
@@ -289,26 +254,26 @@ struct Reader<AXES - 1> {
 };
 
 template <int A>
-__device__ inline Big meet_leading(const Side* sides, Big rest, Taps* found, bool& reads) {
+__device__ inline Big meet_leading(const ProductAxis* axes, Big rest, Taps* found, bool& reads) {
     if constexpr (A >= 0) {
-        Big next = rest / sides[A].results;
-        found[A] = meet<A>(sides[A], (Index)(rest - next * sides[A].results));
+        Big next = rest / axes[A].results;
+        found[A] = meet<A>(axes[A], (Index)(rest - next * axes[A].results));
         reads = reads && found[A].count;
-        return meet_leading<A - 1>(sides, next, found, reads);
+        return meet_leading<A - 1>(axes, next, found, reads);
     } else {
         return rest;
     }
 }
 
-// A block does a rectangle of the last two axes; what comes before them is z.
+// A block does a rectangle of the last two axes; what comes before them, a plane of results, is z.
 #define FOR_EACH_PLANE                                                                                                  \
-    const Layer& layer = *(const Layer*)plan;                                                                           \
-    const Side* sides = (const Side*)(plan + sizeof(Layer) / sizeof(Big));                                              \
-    const Side &upper = sides[AXES - 2], &last = sides[AXES - 1];                                                       \
+    const Product& product = *(const Product*)plan;                                                                     \
+    const ProductAxis* axes = (const ProductAxis*)(plan + sizeof(Product) / sizeof(Big));                               \
+    const ProductAxis &upper = axes[AXES - 2], &last = axes[AXES - 1];                                                  \
     Index column = (Index)(blockIdx.x * (Big)blockDim.x + threadIdx.x);                                                 \
     if (column >= last.results) return;                                                                                 \
-    Big planes = layer.batch * layer.groups * layer.results;                                                            \
-    for (int a = 0; a < AXES - 2; a++) planes *= sides[a].results;                                                      \
+    Big planes = product.batch * product.groups * product.results;                                                      \
+    for (int a = 0; a < AXES - 2; a++) planes *= axes[a].results;                                                       \
     for (Big z = blockIdx.z; z < planes; z += gridDim.z)
 
 #ifdef TILE
@@ -316,9 +281,9 @@ __device__ inline Big meet_leading(const Side* sides, Big rest, Taps* found, boo
 constexpr int ROWS = (TILE - 1) * stride[AXES - 2] + (taps[AXES - 2] - 1) * dilation[AXES - 2] + 1;  // that a tile reads
 
 __host__ __device__ constexpr int leading_taps() {
-    int product = 1;
-    for (int a = 0; a < AXES - 2; a++) product *= taps[a];
-    return product;
+    int count = 1;
+    for (int a = 0; a < AXES - 2; a++) count *= taps[a];
+    return count;
 }
 
 template <bool INSIDE>
@@ -334,9 +299,9 @@ __device__ inline void add_plane(Value* sums, const Value* plane, const Value* w
             Value value = INSIDE || (open && top + r >= 0 && top + r < rows) ? plane[(top + r) * columns + across] : Value();
 #pragma unroll
             for (int j = 0; j < TILE; j++) {
-                int reach = r - j * down;
-                if (reach >= 0 && reach % apart == 0 && reach / apart < height)
-                    add_product(sums[j], weights[reach / apart * width + t], value);
+                int offset = r - j * down;  // of the row from the first that result j reads
+                if (offset >= 0 && offset % apart == 0 && offset / apart < height)
+                    add_product(sums[j], weights[offset / apart * width + t], value);
             }
         }
     }
@@ -350,12 +315,12 @@ extern "C" __global__ void correlate(const Value* __restrict__ x, const Value* _
         Big rest = z;
 #pragma unroll
         for (int a = AXES - 3; a >= 0; a--) {
-            Big next = rest / sides[a].results;
-            origins[a] = (Index)((rest - next * sides[a].results) * stride[a] - sides[a].before);
+            Big next = rest / axes[a].results;
+            origins[a] = (Index)((rest - next * axes[a].results) * stride[a] - axes[a].before);
             rest = next;
         }
-        Big group = rest / layer.results, result = rest - group * layer.results;  // of all groups of the batch
-        const Value* weights = kernel + group % layer.groups * layer.kernel_group + result * layer.kernel_result;
+        Big group = rest / product.results, result = rest - group * product.results;  // of all groups of the batch
+        const Value* weights = kernel + group % product.groups * product.kernel_group + result * product.kernel_result;
         Index left = column * stride[AXES - 1] - (Index)last.before;
         bool between = left >= 0 && left + (taps[AXES - 1] - 1) * dilation[AXES - 1] < last.size;
         Big step = gridDim.y * (Big)blockDim.y * TILE;
@@ -363,23 +328,23 @@ extern "C" __global__ void correlate(const Value* __restrict__ x, const Value* _
             Index top = (Index)(row * stride[AXES - 2] - upper.before);
             bool inside = between && top >= 0 && top + ROWS <= upper.size;
             Value sums[TILE] = {};
-            for (Big channel = 0; channel < layer.data; channel++)
-                for (int lead = 0; lead < leading_taps(); lead++) {
-                    Big position = group * layer.data + channel;
+            for (Big channel = 0; channel < product.data; channel++)
+                for (int outer = 0; outer < leading_taps(); outer++) {
+                    Big position = group * product.data + channel;
                     Index at[AXES > 2 ? AXES - 2 : 1];
                     bool reads = true;
-                    int digits = lead;
+                    int digits = outer;
 #pragma unroll
                     for (int a = AXES - 3; a >= 0; a--) {
                         at[a] = origins[a] + digits % taps[a] * dilation[a];
-                        reads = reads && at[a] >= 0 && at[a] < sides[a].size;
+                        reads = reads && at[a] >= 0 && at[a] < axes[a].size;
                         digits /= taps[a];
                     }
                     if (!reads) continue;
 #pragma unroll
-                    for (int a = 0; a < AXES - 2; a++) position = position * sides[a].size + at[a];
+                    for (int a = 0; a < AXES - 2; a++) position = position * axes[a].size + at[a];
                     const Value* plane = x + position * upper.size * last.size;
-                    const Value* own = weights + channel * layer.kernel_data + lead * (taps[AXES - 2] * taps[AXES - 1]);
+                    const Value* own = weights + channel * product.kernel_data + outer * (taps[AXES - 2] * taps[AXES - 1]);
                     if (inside)
                         add_plane<true>(sums, plane, own, top, left, upper.size, last.size);
                     else
@@ -400,19 +365,19 @@ extern "C" __global__ void gather(const Value* __restrict__ x, const Value* __re
     FOR_EACH_PLANE {
         Taps found[AXES];
         bool reads = true;
-        Big rest = meet_leading<AXES - 3>(sides, z, found, reads);
-        Big group = rest / layer.results, result = rest - group * layer.results;  // of all groups of the batch
-        const Value* weights = kernel + group % layer.groups * layer.kernel_group + result * layer.kernel_result;
+        Big rest = meet_leading<AXES - 3>(axes, z, found, reads);
+        Big group = rest / product.results, result = rest - group * product.results;  // of all groups of the batch
+        const Value* weights = kernel + group % product.groups * product.kernel_group + result * product.kernel_result;
         found[AXES - 1] = meet<AXES - 1>(last, column);
         Big size = 1;
 #pragma unroll
-        for (int a = 0; a < AXES; a++) size *= sides[a].size;
+        for (int a = 0; a < AXES; a++) size *= axes[a].size;
         for (Big row = blockIdx.y * (Big)blockDim.y + threadIdx.y; row < upper.results; row += gridDim.y * (Big)blockDim.y) {
             found[AXES - 2] = meet<AXES - 2>(upper, (Index)row);
             Value sum = Value();
-            for (Big channel = 0; reads && channel < layer.data; channel++)
-                Reader<0>::add(sum, x + (group * layer.data + channel) * size, weights + channel * layer.kernel_data, sides,
-                               found);
+            for (Big channel = 0; reads && channel < product.data; channel++)
+                Reader<0>::add(sum, x + (group * product.data + channel) * size,
+                               weights + channel * product.kernel_data, axes, found);
             out[(z * upper.results + row) * last.results + column] = sum;
         }
     }

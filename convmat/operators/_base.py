@@ -138,6 +138,25 @@ class OperatorBase(ABC):
         self._products.multiply(self._transposed, images, results)
         return out
 
+    def _hint(self, error: ValueError, x: Any) -> None:
+        """Raise an error that names `apply` if `x` has the shape of an array that `apply` takes."""
+        shape, own, size = np.shape(x), self._input_shape, prod(self._input_shape)
+        is_array = not hasattr(x, "matvec")  # and no operator
+        if len(shape) > 1 and shape[-len(own) :] == own and is_array and self._is_from_library(error):
+            raise ValueError(
+                f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
+                f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
+                f"{', or A @ x.ravel()' if shape == own else ''}"
+            ) from None
+
+    def _is_from_library(self, error: Exception) -> bool:
+        """Tell whether the library's operator raised an error, and not the product that it called."""
+        frame = error.__traceback__
+        while frame and frame.tb_next:
+            frame = frame.tb_next
+        libraries = {kind.__module__ for kind in type(self).__mro__ if not kind.__module__.startswith("convmat.")}
+        return frame is not None and frame.tb_frame.f_globals["__name__"] in libraries
+
     def _rmatvec(self, x: Array) -> Array:
         return self._adjoint()._matvec(x)
 

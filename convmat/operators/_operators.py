@@ -163,16 +163,6 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
             self._hint(error, X)
             raise
 
-    def _hint(self, error: ValueError, x: Any) -> None:
-        """Raise an error that names `apply` if `x` has the shape of an array that `apply` takes."""
-        shape, own, size = np.shape(x), self._input_shape, self.shape[1]
-        if len(shape) > 1 and shape[-len(own) :] == own and not isinstance(x, LinearOperator) and _is_from_scipy(error):
-            raise ValueError(
-                f"x must be a vector of {size} numbers, or a matrix of columns of as many, got an array of shape {shape}; "
-                f"for arrays of shape (..., {', '.join(map(str, own))}) use A.apply(x)"
-                f"{', or A @ x.ravel()' if shape == own else ''}"
-            ) from None
-
     def with_kernel(self, kernel: npt.ArrayLike) -> Self:
         """Return the same operator with another kernel; it shares what was prepared from the geometry.
 
@@ -218,14 +208,6 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         products = self._products
         workers = products.machine.workers
         return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, workers)
-
-
-def _is_from_scipy(error: Exception) -> bool:
-    """Tell whether SciPy's operator raised an error, and not the product that it called."""
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals["__name__"].startswith("scipy.sparse.linalg")
 
 
 class Convolution(_ConvolutionOperator):

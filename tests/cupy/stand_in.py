@@ -79,17 +79,22 @@ def ascontiguousarray(array, dtype=None):
     return np.ascontiguousarray(array, dtype).view(ndarray)
 
 
-@cache
-def _library(code, options, name):
+def compile_library(code, options=()):
+    """Return C++ code as a loaded library."""
     folder = Path(tempfile.mkdtemp(prefix="convmat-kernels-"))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
-    launcher = f'extern "C" void launch(unsigned* g, unsigned* b, void** a) {{ run({name}, g, b, a); }}\n'
-    source.write_text(PRELUDE + code + LOOPS + launcher, encoding="utf-8")
+    source.write_text(code, encoding="utf-8")
     command = [COMPILER, "-O1", "-shared", "-fPIC", "-std=c++17", "-w", *options, str(source), "-o", str(library)]
     subprocess.run(command, check=True, timeout=120)
     loaded = ctypes.CDLL(str(library))
     shutil.rmtree(folder)
     return loaded
+
+
+@cache
+def _library(code, options, name):
+    launcher = f'extern "C" void launch(unsigned* g, unsigned* b, void** a) {{ run({name}, g, b, a); }}\n'
+    return compile_library(PRELUDE + code + LOOPS + launcher, options)
 
 
 class RawModule:
@@ -112,6 +117,24 @@ class Device:
 
     def __init__(self, number=0):
         self.id = number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class Pool:
+    """CuPy's own reserve of memory."""
+
+    reserve = 0
+
+    def malloc(self, nbytes):
+        raise NotImplementedError("arrays here are NumPy's")
+
+    def free_bytes(self):
+        return self.reserve
 
 
 class Event:
@@ -210,10 +233,17 @@ def _modules():
     own["ones"] = lambda shape, dtype=float: np.ones(shape, dtype).view(ndarray)
     own["arange"] = lambda *arguments: np.arange(*arguments).view(ndarray)
     runtime = SimpleNamespace(
-        getDeviceProperties=lambda number: {"name": b"none"}, runtimeGetVersion=lambda: 0, driverGetVersion=lambda: 0
+        getDeviceProperties=lambda number: {"name": b"none"},
+        runtimeGetVersion=lambda: 0,
+        driverGetVersion=lambda: 0,
+        memGetInfo=lambda: Device.mem_info,
     )
+    pool = Pool()
+    own["get_default_memory_pool"] = lambda: pool
     elapsed = lambda start, stop: 1e3 * (stop.time - start.time)
-    own["cuda"] = SimpleNamespace(Device=Device, Event=Event, get_elapsed_time=elapsed, runtime=runtime)
+    own["cuda"] = SimpleNamespace(
+        Device=Device, Event=Event, get_elapsed_time=elapsed, runtime=runtime, get_allocator=lambda: pool.malloc
+    )
     own["lib"] = SimpleNamespace(
         stride_tricks=SimpleNamespace(
             as_strided=lambda *arguments: np.lib.stride_tricks.as_strided(*arguments, subok=True)

@@ -9,10 +9,10 @@ import convmat
 import convmat.cupy as device
 from convmat.cupy import _assembly as assembly
 from convmat.cupy import _kernels as kernels
-from convmat.cupy import _parts as parts
+from convmat.cupy import _segments as segments
 from convmat.geometry import PADDING_MODES
 from tests.cases import INEXACT, assert_close, cases, values
-from tests.cupy.device import FIXED, assert_same_matrix, cupy, matrix_of
+from tests.cupy.device import DEVICE, FIXED, assert_same_matrix, cupy, matrix_of
 
 
 @given(case=cases(), data=st.data(), transposed=st.booleans(), flip=st.booleans())
@@ -42,7 +42,7 @@ def test_matrices_are_those_of_the_host(case, transposed):
     np.testing.assert_allclose(A.data, host.data, rtol=1e-13, atol=1e-14)
 
 
-# Long lines are cut into pieces, and many channels give a row more nonzeros than a block has threads.
+# Long lines are cut into several jobs, and many channels give a row more nonzeros than a block has threads.
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
     ("kernel_shape", "input_shape", "options"),
@@ -106,7 +106,7 @@ def test_tables_are_small_beside_the_matrix(mode, transposed):
 
 @pytest.mark.parametrize("mode", PADDING_MODES)
 def test_rows_that_are_merged_in_several_steps(mode, monkeypatch):
-    monkeypatch.setattr(parts, "_CHUNK", 7)
+    monkeypatch.setattr(segments, "_CHUNK", 7)
     kernel, options = values((20,), "float64"), {"padding": 15, "dilation": 2, "padding_mode": mode}
     host = convmat.convolution_matrix(kernel, 40, **options).toarray()
     np.testing.assert_allclose(device.convolution_matrix(cupy.asarray(kernel), 40, **options).get().toarray(), host)
@@ -137,6 +137,32 @@ def test_a_matrix_that_does_not_fit_is_refused():
         device.convolution_matrix(kernel, (40_000, 40_000))
     rows = device.convolution_matrix(kernel, (40_000, 40_000), rows=(10**9, 10**9 + 2))
     assert rows.nnz == 2 * 10**6
+
+
+@pytest.mark.skipif(DEVICE, reason="the memory of a device is as it is")
+def test_what_is_free_and_what_the_pool_holds_is_taken(monkeypatch):
+    def refused(free, reserve, build):
+        monkeypatch.setattr(cupy.cuda.Device, "mem_info", (free, 10**9))
+        monkeypatch.setattr(type(cupy.get_default_memory_pool()), "reserve", reserve)
+        try:
+            build()
+        except MemoryError as error:
+            return "more than the available" in str(error)
+        return False
+
+    kernel = cupy.ones((2, 2))
+    nbytes = 4 * 999**2 * 12 + (999**2 + 1) * 4
+    dense = 40**2 * 41**2 * 8 + 4 * 40**2 * 12 + (40**2 + 1) * 4
+    for size, build in (
+        (nbytes, lambda: device.convolution_matrix(kernel, (1000, 1000))),
+        (dense, lambda: device.Convolution(kernel, (41, 41)).toarray()),
+    ):
+        assert not refused(size, 0, build)
+        assert refused(size - 1, 0, build)
+        assert not refused(size - 1000, 1000, build)
+        assert refused(size - 1000, 999, build)
+    monkeypatch.setattr(cupy.cuda, "get_allocator", lambda: print)  # of which nothing is known
+    assert not refused(0, 0, build)
 
 
 def compilations():

@@ -11,18 +11,17 @@ import numpy as np
 from convmat.cupy._arrays import Array
 from convmat.cupy._device import arithmetic
 from convmat.cupy._engines.dual import dual_axes, dual_kernel, has_dual
-from convmat.cupy._joined import joined
 from convmat.cupy._kernels import definitions, function, launch_planes
+from convmat.cupy._merge_axes import merge_axes
+from convmat.cupy._records import PRODUCT, PRODUCT_AXIS, plan_of, records
 from convmat.engines import Cost, Machine
-from convmat.geometry import Axis, ConvolutionGeometry
+from convmat.geometry import Axis, ConvolutionGeometry, IntArray
 
 _TILES = (8, 4, 2)  # results that a thread does at a time, below one another
 _ROWS = 4  # results that it does where they are not written out, one after another
 _UNROLLED = 512  # multiplications that the compiler writes out for a column of taps, at most,
 _UNROLLED_IN_ALL = 1024  # and for all columns
 _SQUARE, _LINE = (32, 4), (256, 1)  # threads of a block
-
-Counts = tuple[int, int, int, int, int]  # channels of a group in results and data, and how they lie in the kernel
 
 
 class DirectEngine:
@@ -62,17 +61,17 @@ class DirectPlans:
 
     def __init__(self, geometry: ConvolutionGeometry) -> None:
         self.geometry = geometry
-        self.turned = has_dual(geometry)  # the transpose is done as the convolution that it is
+        self.dual = has_dual(geometry)  # whether the transpose is done as the convolution that it is
         self._plans: dict[tuple[bool, int], Array] = {}
 
     def axes(self, transposed: bool) -> list[Axis]:
-        """Return the axes of the convolution that is computed, or transposed where it is not `turned`; two at least."""
-        axes = joined(dual_axes(self.geometry) if transposed and self.turned else self.geometry.axes)
+        """Return the axes of the convolution that is computed, or transposed where it has no dual; two at least."""
+        axes = merge_axes(dual_axes(self.geometry) if transposed and self.dual else self.geometry.axes)
         return axes if len(axes) > 1 else [Axis(1, 1, outputs=1), *axes]
 
     def results(self, transposed: bool) -> tuple[int, int]:
         """Return how many results there are on the last two of these axes."""
-        backwards = transposed and not self.turned
+        backwards = transposed and not self.dual
         rows, columns = (axis.size if backwards else axis.outputs for axis in self.axes(transposed)[-2:])
         return rows, columns
 
@@ -80,21 +79,31 @@ class DirectPlans:
         """Return the integers of a product, on the device."""
         key = transposed, batch
         if key not in self._plans:
-            self._plans[key] = cupy.asarray(np.array(self._integers(transposed, batch), np.int64))
+            self._plans[key] = cupy.asarray(self._lay_out(transposed, batch))
         return self._plans[key]
 
-    def _integers(self, transposed: bool, batch: int) -> list[int]:
+    def _lay_out(self, transposed: bool, batch: int) -> IntArray:
         geometry = self.geometry
         outer, inner = geometry.out_channels // geometry.groups, geometry.in_channels // geometry.groups
         taps = prod(geometry.spatial_kernel)
-        backwards = transposed and not self.turned
-        counts: Counts = (outer, inner, outer * inner * taps, inner * taps, taps)
-        if transposed:
-            counts = (inner, outer, counts[2], *((taps, inner * taps) if backwards else (outer * taps, taps)))
-        plan = [batch, geometry.groups, *counts]
-        for axis in self.axes(transposed):
-            plan += [*((axis.outputs, axis.size) if backwards else (axis.size, axis.outputs)), axis.before]
-        return plan
+        backwards = transposed and not self.dual
+        results, data = (inner, outer) if transposed else (outer, inner)
+        # The kernel is (groups, results, data, taps), but (groups, data, results, taps) where it is gone through backwards.
+        kernel_result, kernel_data = (taps, results * taps) if backwards else (data * taps, taps)
+        product = records(
+            PRODUCT,
+            batch=batch,
+            groups=geometry.groups,
+            results=results,
+            data=data,
+            kernel_group=outer * inner * taps,
+            kernel_result=kernel_result,
+            kernel_data=kernel_data,
+        )
+        axes = self.axes(transposed)
+        inputs, outputs, before = zip(*((axis.size, axis.outputs, axis.before) for axis in axes), strict=True)
+        size, count = (outputs, inputs) if backwards else (inputs, outputs)
+        return plan_of(product, records(PRODUCT_AXIS, size=size, results=count, before=before))
 
     def kernel(self, transposed: bool, dtype: np.dtype[Any]) -> tuple[Any, int]:
         """Return the compiled kernel, and how many results a thread of it does."""
@@ -106,7 +115,7 @@ class DirectPlans:
             "STRIDE": tuple(axis.stride for axis in axes),
             "DILATION": tuple(axis.dilation for axis in axes),
         }
-        backwards = transposed and not self.turned
+        backwards = transposed and not self.dual
         tile = 0 if backwards else _tile(axes[-2])
         if not tile:
             more = {"TRANSPOSED": None} if backwards else {}
@@ -121,8 +130,7 @@ class DirectProducts:
 
     def __init__(self, plans: DirectPlans, kernel: Array) -> None:
         self._plans, self._kernel = plans, kernel
-        turned = plans.turned
-        self._back = cupy.ascontiguousarray(dual_kernel(plans.geometry, kernel)) if turned else kernel
+        self._back = cupy.ascontiguousarray(dual_kernel(plans.geometry, kernel)) if plans.dual else kernel
 
     def forward(self, x: Array, out: Array) -> None:
         """Sum the inputs of each output."""

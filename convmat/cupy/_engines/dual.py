@@ -22,5 +22,5 @@ def dual_axes(geometry: ConvolutionGeometry) -> tuple[Axis, ...]:
 def dual_kernel(geometry: ConvolutionGeometry, kernel: Array) -> Array:
     """Return its kernel, (C_in, C_out // groups, *k), as a view or a copy."""
     grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:]).swapaxes(1, 2)
-    turned: Array = flip_spatial(grouped, len(geometry.axes))
-    return turned.reshape(-1, *turned.shape[2:])
+    dual: Array = flip_spatial(grouped, len(geometry.axes))
+    return dual.reshape(-1, *dual.shape[2:])

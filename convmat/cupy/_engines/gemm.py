@@ -97,8 +97,8 @@ class _Layer:
         windows, out = self.windows(x), out.reshape(len(out), groups, results, *self.outputs)
         for arrays, lines in self.blocks(len(x)):
             at: Index = (arrays, ..., lines, *(slice(None),) * (len(self.outputs) - 1))
-            part = windows[at]
-            columns = part.reshape(len(part), groups, taps, -1)  # copies, unless the kernel is a point
+            block = windows[at]
+            columns = block.reshape(len(block), groups, taps, -1)  # copies, unless the kernel is a point
             view = out[at]
             view[...] = cupy.matmul(self.kernel, columns).reshape(view.shape)
 
@@ -111,9 +111,9 @@ class _Layer:
         out[...] = 0
         for arrays, lines in self.blocks(len(y)):
             at: Index = (arrays, ..., lines, *(slice(None),) * (len(self.outputs) - 1))
-            part = y[at]
-            columns = cupy.matmul(kernel, part.reshape(len(part), groups, results, -1))
-            columns = columns.reshape(len(part), groups, -1, *self.taps, *part.shape[3:])
+            block = y[at]
+            columns = cupy.matmul(kernel, block.reshape(len(block), groups, results, -1))
+            columns = columns.reshape(len(block), groups, -1, *self.taps, *block.shape[3:])
             sums = windows[at]
             for offset in product(*map(range, self.taps)):  # inputs of one tap are different ones
                 tap = (slice(None), slice(None), slice(None), *offset)

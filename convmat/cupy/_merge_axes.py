@@ -1,4 +1,4 @@
-"""Axes that nothing happens on, joined to the axis before them, so that threads find long lines to work on."""
+"""Axes that nothing happens on, merged with the axis before them, so that threads find long lines to work on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from convmat.geometry import Axis
 
 
-def joined(axes: Iterable[Axis]) -> list[Axis]:
+def merge_axes(axes: Iterable[Axis]) -> list[Axis]:
     """Return axes that describe the same convolution, fewer where a position of one is only carried along.
 
     Such an axis has one tap and gives back what it gets, as that of the colours of an image does where they come last. It
@@ -15,8 +15,8 @@ def joined(axes: Iterable[Axis]) -> list[Axis]:
 
     Examples
     --------
-    >>> from convmat.geometry._axis import Axis
-    >>> joined([Axis(100, 5, outputs=96), Axis(3, 1, outputs=3)])
+    >>> from convmat.geometry import Axis
+    >>> merge_axes([Axis(100, 5, outputs=96), Axis(3, 1, outputs=3)])
     [Axis(size=300, taps=5, stride=1, before=0, after=0, dilation=3, outputs=288, mode='zeros')]
     """
     result: list[Axis] = []
