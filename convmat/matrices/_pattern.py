@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 from math import prod
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,14 +170,13 @@ def _divide(box: Box) -> tuple[int, int, int]:
     """Choose the axis that is cut into blocks, the rows of a block, and the most rows that are listed without a copy."""
     sizes = [stop - start for start, stop in box.spans]
     entries = max(1.0, box.channels * prod(axis.entries / axis.rows(box.transposed) for axis in box.axes))  # of a row
-    budget = max(_LINE, entries * prod(sizes) / _FRACTION)
-    cut = len(box.axes) - 1
+    if entries * prod(sizes) <= _LINE:
+        return 0, sizes[0], sizes[0]  # all rows are listed
+    budget, cut = max(_LINE, entries * prod(sizes) / _FRACTION), len(sizes) - 1
     # From the last axis on, axes are listed whole: once for each combination of rows that are listed of the axes before.
-    borders = [axis.reach + axis.stride if box.transposed else axis.reach // axis.stride + 1 for axis in box.axes]
+    borders = [axis.reach + axis.stride if box.transposed else axis.reach // axis.stride + 1 for axis in box.axes[:-1]]
     while cut and entries * sizes[cut] <= min(_LINE, budget / prod(map(min, sizes[:cut], borders))):
         entries, cut = entries * sizes[cut], cut - 1
-    if not cut and entries * sizes[0] <= _LINE:
-        return 0, sizes[0], sizes[0]  # all rows are listed
     return cut, max(1, int(_BLOCK / entries)), max(1, int(_LINE / entries))
 
 
@@ -189,6 +189,7 @@ class _Lister:
         self.column_strides = _strides([box.channels, *(axis.rows(not box.transposed) for axis in box.axes)])
         self._tabulate = lru_cache(maxsize=1)(_tabulate)  # axes that are equal have one table
         self._others = [self.list_axis(self.segments(axis), axis) for axis in range(1, len(box.axes))]
+        self.rows = prod(stop - start for start, stop in box.spans)
         # The first axis is listed by as many rows at a time as take little memory.
         most = box.channels * box.axes[0].most(box.transposed)
         most *= prod(other.table.inside.size for other in self._others)
@@ -200,7 +201,16 @@ class _Lister:
         for segments in self.batches:
             first = self.list_axis(segments, 0, before)
             before = first.total
-            yield _Listing(self, [first, *self._others]).pattern()
+            axes = [first, *self._others]
+            sums = [(n, table.merged, table.starts) for n, (table, *_) in enumerate(axes) if table.starts.size]
+            taps, columns, ends = _list_rows(self.box, self.column_strides, axes)
+            groups, grids = [], {}
+            if ends.size < self.rows:
+                copies = _Copies(self.box, self.cut, axes, ends)
+                groups = [list(copies.blocks(segment)) for segment in first.segments]
+                repeats = {block.repeats for blocks in groups for block in blocks}
+                grids = {each: _grid(each, self.box.dtype) for each in repeats}
+            yield Pattern(taps, columns, ends, sums, groups, grids)
 
     def segments(self, axis: int) -> list[_Segment]:
         """Tell which rows of an axis are listed, and which repeat them.
@@ -231,7 +241,7 @@ class _Lister:
         table, lengths, listed_before = self._tabulate(self.box.axes[axis], self.box.transposed, ranges)
         listed, first = [], 0
         for segment in segments:
-            listed.append(segment._replace(first=first, before=before))
+            listed.append(_Segment(*segment[:4], first, before))
             end = first + segment.rows
             before += int(listed_before[end] - listed_before[first]) * segment.times
             first = end
@@ -248,94 +258,34 @@ def _tabulate(axis: Axis, transposed: bool, ranges: Sequence[Span]) -> tuple[Tab
     return table, lengths, before
 
 
-class _Outer(NamedTuple):
-    """One listed row of each of the first axes, and what it says of the rows of the axes after them."""
-
-    listed: int  # how many such combinations are listed before it
-    nonzeros: int  # that it has, channels included
-    row: int  # of the box, with which its first copy begins
-    entry: int
-    repeats: tuple[Repeat, ...]
-
-
-class _Listing:
-    """The product of the listed rows of all axes."""
-
-    def __init__(self, lister: _Lister, axes: list[_ListedAxis]) -> None:
-        self.box, self.cut, self.column_strides, self.axes = lister.box, lister.cut, lister.column_strides, axes
-        self.row_strides = _strides([stop - start for start, stop in self.box.spans])
-        self.entry_strides = _strides([axis.total for axis in axes])
-        self.taps, self.columns, self.ends = self._nonzeros()
-
-    def pattern(self) -> Pattern:
-        """Return the pattern."""
-        sums = [(n, table.merged, table.starts) for n, (table, *_) in enumerate(self.axes) if table.starts.size]
-        groups: list[list[Block]] = []
-        if self.ends.size < self.row_strides[0]:
-            outer = _Outer(0, self.box.channels, 0, 0, ())
-            groups = [list(self._blocks(0, segment, outer)) for segment in self.axes[0].segments]
-        repeats = {block.repeats for blocks in groups for block in blocks}
-        grids = {each: _grid(each, self.box.dtype) for each in repeats}
-        return Pattern(self.taps, self.columns, self.ends, sums, groups, grids)
-
-    def _nonzeros(self) -> tuple[npt.NDArray[np.intp], Array, Array]:
-        """Return taps, columns and ends of all listed rows, those of the first axis outermost."""
-        box = self.box
-        # Sums of taps are numbered from the number of taps of their axis on.
-        numbers = [own.taps + axis.table.starts.size for own, axis in zip(box.axes, self.axes, strict=True)]
-        tap_strides = _strides([box.channels, *numbers])
-        bits = (box.channels * self.column_strides[1]).bit_length()
-        integer, outside = _code_integer(bits, tap_strides[0], len(box.axes))
-        codes, lengths, complete = np.zeros((1, 1), integer), np.full(1, box.channels), True
-        # From the last axis to the first; codes are (nonzeros of a row, listed rows) of the axes so far.
-        for n in range(len(self.axes) - 1, -1, -1):
-            table, own_lengths, before, *_ = self.axes[n]
-            columns: Array = table.columns.astype(integer)  # columns that wrap around are outside
-            columns *= integer(self.column_strides[n + 2])
-            own = pack(table.taps * tap_strides[n + 2], columns, bits)
-            if before[-1] < own.size:
-                own = np.where(table.inside, own, outside)
-                complete = False
-            lengths = np.multiply.outer(own_lengths, lengths).ravel()
-            codes = (own[:, None, :, None] + codes[:, None]).reshape(-1, lengths.size)  # own indices outermost
-        if box.channels > 1:
-            channels = np.arange(box.channels, dtype=integer)
-            own = pack(channels * tap_strides[1], channels * integer(self.column_strides[1]), bits)
-            codes = (own[:, None, None] + codes).reshape(-1, lengths.size)
-        flat = codes.T.ravel()  # one row of the matrix after the other
-        if not complete:
-            flat = flat.take((flat >= 0).nonzero()[0])
-        taps, columns = unpack(flat, bits)
-        taps, columns = taps.astype(np.intp, copy=False), columns.astype(box.dtype, copy=False)
-        return taps, columns, lengths.cumsum(dtype=box.dtype)
-
-    def _blocks(self, axis: int, segment: _Segment, outer: _Outer) -> Iterator[Block]:
-        """Yield the blocks of a segment of an axis times the axes after it.
-
-        For a 3 × 3 kernel with padding 1 on 4 × 5 inputs, rows of axis 0 have 2, 3, 3, 2 nonzeros, and rows of axis 1 have
-        2, 3, 3, 3, 2, which is 13. Row (1, 2) is row 1·5 + 2 = 7 of the box. Its first entry is 2·13 + 3·(2 + 3) = 41: the
-        2 nonzeros before row 1 of axis 0 have 13 entries each, and the 3 of row 1 have 5 each before row 2 of axis 1.
-        """
-        _, lengths, before, *_ = self.axes[axis]
-        # Of the box, for each row and for each nonzero of this axis:
-        rows, entries = self.row_strides[axis + 1], outer.nonzeros * self.entry_strides[axis + 1]
-        first, last = segment.first, segment.first + segment.rows
-        row = outer.row + (segment.start - self.box.spans[axis][0]) * rows
-        entry = outer.entry + segment.before * entries
-        repeats, listed = outer.repeats, outer.listed * lengths.size + first
-        if segment.times > 1 or not repeats:  # the first repeat is always that of axis 0
-            own = int(before[last] - before[first])
-            repeats = (*repeats, Repeat(segment.times, segment.rows * rows, own * entries, segment.shift))
-        if axis == self.cut:  # the axes after it are listed whole
-            low, high = listed * rows, (listed + segment.rows) * rows
-            start, stop = int(self.ends[low - 1]) if low else 0, int(self.ends[high - 1])
-            yield Block(slice(low, high), slice(start, stop), row, entry, repeats)
-            return
-        for n, length in enumerate(lengths[first:last].tolist()):
-            one = _Outer(listed + n, outer.nonzeros * length, row, entry, repeats)
-            for inner in self.axes[axis + 1].segments:
-                yield from self._blocks(axis + 1, inner, one)
-            row, entry = row + rows, entry + length * entries
+def _list_rows(
+    box: Box, column_strides: list[int], axes: list[_ListedAxis]
+) -> tuple[npt.NDArray[np.intp], Array, Array]:
+    """Return taps, columns and ends of all listed rows, those of the first axis outermost."""
+    # Sums of taps are numbered from the number of taps of their axis on.
+    numbers = [own.taps + axis.table.starts.size for own, axis in zip(box.axes, axes, strict=True)]
+    tap_strides = _strides([box.channels, *numbers])
+    bits = (box.channels * column_strides[1]).bit_length()
+    integer, outside = _code_integer(bits, tap_strides[0], len(box.axes))
+    codes_of_axes = []
+    for axis, tap, column in zip(axes, tap_strides[2:], column_strides[2:], strict=True):
+        own: Array = axis.table.columns.astype(integer)  # what wraps around is outside
+        own *= integer(column)
+        own += (axis.table.taps * pack(tap, 0, bits)).astype(integer)
+        codes_of_axes.append(own if axis.before[-1] == own.size else np.where(axis.table.inside, own, outside))
+    # From the last axis to the first; codes are (nonzeros of a row, listed rows) of the axes so far.
+    codes, lengths = codes_of_axes[-1], axes[-1].lengths * box.channels
+    for own, axis in zip(codes_of_axes[-2::-1], axes[-2::-1], strict=True):
+        lengths = np.multiply.outer(axis.lengths, lengths).ravel()
+        codes = (own[:, None, :, None] + codes[:, None]).reshape(-1, lengths.size)
+    if box.channels > 1:
+        own = np.arange(box.channels, dtype=integer) * integer(pack(tap_strides[1], column_strides[1], bits))
+        codes = (own[:, None, None] + codes).reshape(-1, lengths.size)
+    flat, ends = codes.T.ravel(), lengths.cumsum(dtype=box.dtype)  # one row of the matrix after the other
+    if ends[-1] < flat.size:
+        flat = flat.take((flat >= 0).nonzero()[0])
+    taps, columns = unpack(flat, bits)
+    return taps.astype(np.intp, copy=False), columns.astype(box.dtype, copy=False), ends
 
 
 # While rows are listed, a tap and a column are one integer, the code of a nonzero:
@@ -348,9 +298,9 @@ class _Listing:
 # 243 is tap 7, column 19. What is outside of an axis is so far below zero that every sum with it is negative.
 
 
-def pack(taps: Array, columns: Array, bits: int) -> Array:
-    """Return the codes of taps and columns, in the columns' dtype."""
-    return (taps << bits).astype(columns.dtype, copy=False) + columns
+def pack(tap: int, column: int, bits: int) -> int:
+    """Return the code of a tap and a column; n times it is the code of n times both."""
+    return (tap << bits) + column
 
 
 def unpack(codes: Array, bits: int) -> tuple[Array, Array]:
@@ -372,6 +322,54 @@ def _code_integer(bits: int, taps: int, axes: int) -> tuple[type[np.signedintege
     return integer, integer(-above)
 
 
+class _Outer(NamedTuple):
+    """One listed row of each of the first axes, and what it says of the rows of the axes after them."""
+
+    listed: int  # how many such combinations are listed before it
+    nonzeros: int  # that it has, channels included
+    row: int  # of the box, with which its first copy begins
+    entry: int
+    repeats: tuple[Repeat, ...]
+
+
+class _Copies:
+    """Where listed rows are written."""
+
+    def __init__(self, box: Box, cut: int, axes: list[_ListedAxis], ends: Array) -> None:
+        self.box, self.cut, self.axes, self.ends = box, cut, axes, ends
+        self.row_strides = _strides([stop - start for start, stop in box.spans])
+        self.entry_strides = _strides([axis.total for axis in axes])
+
+    def blocks(self, segment: _Segment, axis: int = 0, outer: _Outer | None = None) -> Iterator[Block]:
+        """Yield the blocks of a segment of an axis times the axes after it.
+
+        For a 3 × 3 kernel with padding 1 on 4 × 5 inputs, rows of axis 0 have 2, 3, 3, 2 nonzeros, and rows of axis 1 have
+        2, 3, 3, 3, 2, which is 13. Row (1, 2) is row 1·5 + 2 = 7 of the box. Its first entry is 2·13 + 3·(2 + 3) = 41: the
+        2 nonzeros before row 1 of axis 0 have 13 entries each, and the 3 of row 1 have 5 each before row 2 of axis 1.
+        """
+        outer = outer or _Outer(0, self.box.channels, 0, 0, ())
+        _, lengths, before, *_ = self.axes[axis]
+        # Of the box, for each row and for each nonzero of this axis:
+        rows, entries = self.row_strides[axis + 1], outer.nonzeros * self.entry_strides[axis + 1]
+        first, last = segment.first, segment.first + segment.rows
+        row = outer.row + (segment.start - self.box.spans[axis][0]) * rows
+        entry = outer.entry + segment.before * entries
+        repeats, listed = outer.repeats, outer.listed * lengths.size + first
+        if segment.times > 1 or not repeats:  # the first repeat is always that of axis 0
+            own = int(before[last] - before[first])
+            repeats = (*repeats, Repeat(segment.times, segment.rows * rows, own * entries, segment.shift))
+        if axis == self.cut:  # the axes after it are listed whole
+            low, high = listed * rows, (listed + segment.rows) * rows
+            start, stop = int(self.ends[low - 1]) if low else 0, int(self.ends[high - 1])
+            yield Block(slice(low, high), slice(start, stop), row, entry, repeats)
+            return
+        for n, length in enumerate(lengths[first:last].tolist()):
+            one = _Outer(listed + n, outer.nonzeros * length, row, entry, repeats)
+            for inner in self.axes[axis + 1].segments:
+                yield from self.blocks(inner, axis + 1, one)
+            row, entry = row + rows, entry + length * entries
+
+
 def _grid(repeats: tuple[Repeat, ...], dtype: np.dtype[Any]) -> Grid:
     """Return what the copies of a block add: times 0, 1, 2, … what one repeat adds, summed over the repeats."""
     columns = ends = np.zeros(1, dtype)
@@ -383,7 +381,7 @@ def _grid(repeats: tuple[Repeat, ...], dtype: np.dtype[Any]) -> Grid:
 
 def _strides(sizes: Sequence[int]) -> list[int]:
     """Return the number of positions of an array, then from one to the next on each axis: 24, 12, 4, 1 for 2 × 3 × 4."""
-    return [prod(sizes[n:]) for n in range(len(sizes) + 1)]
+    return [*accumulate(reversed(sizes), mul, initial=1)][::-1]
 
 
 def _batches(segments: list[_Segment], rows: int) -> list[list[_Segment]]:
