@@ -30,6 +30,7 @@ import numpy.typing as npt
 from convmat.geometry import Array, Axis, IntArray, Table
 
 Span = tuple[int, int]
+Taps = npt.NDArray[np.intp]
 
 _BLOCK = 3072  # entries of a block of several rows: its data and indices stay in a 48 KiB first-level cache
 _LINE = 1 << 15  # entries of a block that spans whole axes: stays in the second-level cache
@@ -77,9 +78,7 @@ class Block(NamedTuple):
 class Pattern(NamedTuple):
     """Listed rows, and all that follow from them."""
 
-    taps: npt.NDArray[
-        np.intp
-    ]  # (entries,): of the flattened kernel of one row channel, with the sums of each axis after its taps
+    taps: Taps  # (entries,): of the flattened kernel of one row channel, with the sums of each axis after its taps
     columns: Array  # (entries,)
     ends: Array  # (rows,): the number of entries up to the end of each row
     sums: list[tuple[int, IntArray, IntArray]]  # axis, merged and starts of taps with one source: see Axis.table
@@ -169,7 +168,8 @@ class _ListedAxis(NamedTuple):
 def _divide(box: Box) -> tuple[int, int, int]:
     """Choose the axis that is cut into blocks, the rows of a block, and the most rows that are listed without a copy."""
     sizes = [stop - start for start, stop in box.spans]
-    entries = max(1.0, box.channels * prod(axis.entries / axis.rows(box.transposed) for axis in box.axes))  # of a row
+    # Of a row of the matrix, on average; further down, of a row of the axes up to the cut.
+    entries = max(1.0, box.channels * prod(axis.entries / axis.rows(box.transposed) for axis in box.axes))
     if entries * prod(sizes) <= _LINE:
         return 0, sizes[0], sizes[0]  # all rows are listed
     budget, cut = max(_LINE, entries * prod(sizes) / _FRACTION), len(sizes) - 1
@@ -186,6 +186,7 @@ class _Lister:
     def __init__(self, box: Box) -> None:
         self.box = box
         self.cut, self.block, self.alone = _divide(box)
+        # Columns of a group, of a channel, and then for each axis those from one of its positions to the next.
         self.column_strides = _strides([box.channels, *(axis.rows(not box.transposed) for axis in box.axes)])
         self._tabulate = lru_cache(maxsize=1)(_tabulate)  # axes that are equal have one table
         self._others = [self.list_axis(self.segments(axis), axis) for axis in range(1, len(box.axes))]
@@ -226,7 +227,7 @@ class _Lister:
         for run in self.box.axes[axis].runs(self.box.transposed, start, stop):
             periods = max(1, block // run.period)  # of a block
             times, rows = run.periods // periods, periods * run.period
-            times = times if times > 1 else 0
+            times = times if times > 1 else 0  # a block without a copy is left over, too
             if times:
                 segments.append(_Segment(run.start, rows, times, periods * run.shift * self.column_strides[axis + 2]))
             low, high = run.start + times * rows, run.start + run.periods * run.period
@@ -258,9 +259,7 @@ def _tabulate(axis: Axis, transposed: bool, ranges: Sequence[Span]) -> tuple[Tab
     return table, lengths, before
 
 
-def _list_rows(
-    box: Box, column_strides: list[int], axes: list[_ListedAxis]
-) -> tuple[npt.NDArray[np.intp], Array, Array]:
+def _list_rows(box: Box, column_strides: list[int], axes: list[_ListedAxis]) -> tuple[Taps, Array, Array]:
     """Return taps, columns and ends of all listed rows, those of the first axis outermost."""
     # Sums of taps are numbered from the number of taps of their axis on.
     numbers = [own.taps + axis.table.starts.size for own, axis in zip(box.axes, axes, strict=True)]
@@ -294,8 +293,8 @@ def _list_rows(
 #     | sign |   tap   |      column     |
 #
 # The sum of two codes is the code of both sums, as columns of all axes together stay below 2**bits. So a product of axes is
-# one outer sum. With bits = 5: tap 6, column 16 of the first axis is 208, tap 1, column 3 of the last is 35, and their sum
-# 243 is tap 7, column 19. What is outside of an axis is so far below zero that every sum with it is negative.
+# one outer sum. For 9 taps and bits = 5: tap 6, column 16 by the first axis is 208; tap 1, column 3 by the last is 35; their
+# sum 243 is tap 7, column 19. All codes are below 9·32 = 288. So −288, for what is outside, makes every sum negative.
 
 
 def pack(tap: int, column: int, bits: int) -> int:
@@ -333,7 +332,7 @@ class _Outer(NamedTuple):
 
 
 class _Copies:
-    """Where listed rows are written."""
+    """Where listed rows, which end at `ends`, are written in a box."""
 
     def __init__(self, box: Box, cut: int, axes: list[_ListedAxis], ends: Array) -> None:
         self.box, self.cut, self.axes, self.ends = box, cut, axes, ends
@@ -349,7 +348,7 @@ class _Copies:
         """
         outer = outer or _Outer(0, self.box.channels, 0, 0, ())
         _, lengths, before, *_ = self.axes[axis]
-        # Of the box, for each row and for each nonzero of this axis:
+        # Of the box, for each row of this axis, and for each nonzero of such a row:
         rows, entries = self.row_strides[axis + 1], outer.nonzeros * self.entry_strides[axis + 1]
         first, last = segment.first, segment.first + segment.rows
         row = outer.row + (segment.start - self.box.spans[axis][0]) * rows

@@ -79,18 +79,16 @@ def test_rows_are_written_as_the_definition_says(case, transposed, data):
 @given(axes=st.integers(1, 5), bits=st.integers(1, 20), taps=st.integers(1, 1000), data=st.data())
 def test_codes_add_up_and_those_outside_stay_negative(axes, bits, taps, data):
     integer, outside = pattern._code_integer(bits, taps, axes)
-    splits = sorted(data.draw(st.lists(st.integers(0, taps - 1), min_size=axes, max_size=axes)))
-    own_taps = np.diff(splits, prepend=0)
-    splits = sorted(data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=axes, max_size=axes)))
-    own_columns = np.diff(splits, prepend=0).astype(integer)
-    codes = pattern.pack(own_taps, own_columns, bits)
-    assert codes.dtype == integer
-    both = pattern.unpack(codes.sum(keepdims=True, dtype=integer), bits)
-    assert [int(one[0]) for one in both] == [own_taps.sum(), own_columns.sum()]
-    most = pattern.pack(np.array([taps - 1]), np.array([2**bits - 1], integer), bits)
-    sums = np.cumsum(np.r_[most, np.full(axes, outside)], dtype=integer)
-    assert sums[0] >= 0
-    assert (np.diff(sums) < 0).all()
+    own = []
+    for most in (taps - 1, 2**bits - 1):
+        ends = sorted(data.draw(st.lists(st.integers(0, most), min_size=axes, max_size=axes)))
+        own.append(np.diff(ends, prepend=0).tolist())
+    codes = [pattern.pack(tap, column, bits) for tap, column in zip(*own, strict=True)]
+    unpacked = pattern.unpack(np.array(codes, integer).sum(keepdims=True, dtype=integer), bits)
+    assert [one.tolist() for one in unpacked] == [[sum(own[0])], [sum(own[1])]]
+    largest = pattern.pack(taps - 1, 2**bits - 1, bits)
+    sums = np.cumsum([largest, *[outside] * axes], dtype=integer)
+    assert sums.tolist() == [largest + n * int(outside) for n in range(axes + 1)]  # so none of them wraps around
     assert (sums[1:] < 0).all()
 
 
