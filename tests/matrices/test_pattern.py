@@ -8,13 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat import ConvolutionGeometry, convolution_matrix
+from convmat.geometry import PADDING_MODES
 from convmat.matrices import _pattern as pattern
+from convmat.matrices import _writer as writer
 from convmat.matrices._pattern import Box
 from convmat.matrices._writer import MatrixRows, _with_sums
 from tests.cases import cases, values
 from tests.reference import sparse_matrix
 
-THRESHOLDS = {"_BLOCK": (1, 40), "_LINE": (1, 200), "_TABLE": (1, 400), "_FRACTION": (1, 16), "_KEPT": (0, 1 << 12)}
+THRESHOLDS = {
+    pattern: {"_BLOCK": (1, 40), "_LINE": (1, 200), "_TABLE": (1, 400), "_FRACTION": (1, 16), "_KEPT": (0, 1 << 12)},
+    writer: {"_CHUNK": (1, 2000), "_SMALL": (0, 64)},
+}
+REPEATING = {
+    "three axes": ((2, 3, 2), (4, 6, 5), {"padding": 1}),
+    "sums on two axes": ((4, 3), (6, 7), {"padding": 2}),
+    "stride and dilation": ((3, 2), (9, 12), {"padding": 1, "stride": (2, 1), "dilation": (1, 2)}),
+    "channels and groups": ((4, 3, 3, 2), (6, 5, 9), {"padding": (1, 0), "groups": 2}),
+}
 
 
 def _whole(geometry, transposed, dtype=np.int64):
@@ -52,28 +63,65 @@ def test_logical_rows_are_those_of_the_oracle(case, transposed):
     np.testing.assert_array_equal(actual, expected.T if transposed else expected)
 
 
-@given(case=cases(most=20_000, truncated=True), transposed=st.booleans(), data=st.data())
-def test_rows_are_written_as_the_definition_says(case, transposed, data):
-    """Each element of the kernel is another power of two, so that a sum tells which taps are in it."""
-    geometry = case.geometry
-    kernel = np.array([1 << n for n in range(prod(case.kernel_shape))], object)
-    values, columns, ends = _logical_matrix(geometry, kernel, transposed)
-    start = data.draw(st.integers(0, len(ends)), "start")
-    stop = data.draw(st.integers(start, len(ends)), "stop")
+def _check_rows(geometry, transposed, start, stop, expected, thresholds):
+    """Write rows under thresholds of both modules, and compare with the definition.
+
+    Each element of the kernel is another power of two, so that a sum tells which taps are in it.
+    """
+    values, columns, ends = expected
     begin, end = (ends[row - 1] if row else 0 for row in (start, stop))
     written = np.zeros(end - begin, object), np.zeros(end - begin, np.int32), np.zeros(stop - start, np.int32)
     with pytest.MonkeyPatch.context() as patch:
-        for name, limits in THRESHOLDS.items():
-            patch.setattr(pattern, name, data.draw(st.integers(*limits), name))
+        for module, names in thresholds.items():
+            for name, value in names.items():
+                patch.setattr(module, name, value)
         pattern.forget()
         for _ in range(2):  # the second time from patterns that are kept
             for array in written:
                 array[...] = -1
-            MatrixRows(geometry, kernel, transposed).write(start, stop, *written)
+            MatrixRows(geometry, _powers(geometry), transposed).write(start, stop, *written)
             assert written[0].tolist() == values[begin:end]
             assert written[1].tolist() == columns[begin:end]
             assert written[2].tolist() == [row_end - begin for row_end in ends[start:stop]]
-        pattern.forget()
+    pattern.forget()
+
+
+def _powers(geometry):
+    return np.array([1 << n for n in range(prod(geometry.kernel_shape))], object)
+
+
+@given(case=cases(most=20_000, truncated=True), transposed=st.booleans(), data=st.data())
+def test_rows_are_written_as_the_definition_says(case, transposed, data):
+    geometry = case.geometry
+    expected = _logical_matrix(geometry, _powers(geometry), transposed)
+    rows = len(expected[2])
+    start, stop = 0, rows
+    if data.draw(st.booleans(), "some rows"):
+        start = data.draw(st.integers(0, rows), "start")
+        stop = data.draw(st.integers(start, rows), "stop")
+    thresholds = {
+        module: {name: data.draw(st.integers(*limits), name) for name, limits in names.items()}
+        for module, names in THRESHOLDS.items()
+    }
+    _check_rows(geometry, transposed, start, stop, expected, thresholds)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("name", REPEATING)
+def test_rows_that_repeat_are_written_as_the_definition_says(name, mode, transposed):
+    kernel_shape, input_shape, options = REPEATING[name]
+    geometry = ConvolutionGeometry(kernel_shape, input_shape, padding_mode=mode, **options)
+    expected = _logical_matrix(geometry, _powers(geometry), transposed)
+    rows = len(expected[2])
+    for most in (1, 30, 1000):
+        thresholds = {
+            module: {name: min(most, limits[1]) for name, limits in names.items()}
+            for module, names in THRESHOLDS.items()
+        }
+        thresholds[pattern]["_KEPT"] = 1 << 20
+        for start, stop in ((0, rows), (rows // 3, rows - 1)):
+            _check_rows(geometry, transposed, start, stop, expected, thresholds)
 
 
 @given(axes=st.integers(1, 5), bits=st.integers(1, 20), taps=st.integers(1, 1000), data=st.data())
