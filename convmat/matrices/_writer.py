@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import copy_context
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convmat._runtime import run_blocks
 from convmat.geometry import Array, ConvolutionGeometry
 from convmat.matrices._diagonals import count_diagonals
-from convmat.matrices._pattern import Box, Pattern, Repeats, Span, Step, patterns
+from convmat.matrices._pattern import Block, Box, Pattern, Span, patterns
 
 _CHUNK = 1 << 23  # bytes that are written by all patterns before the next bytes, so that they are still in a cache
 _BUFFER = 256  # elements; NumPy buffers operands if several inner loops fit into its default of 8192, which costs 3 x
@@ -36,15 +36,15 @@ class MatrixRows:
         self._kernel = kernel.reshape(-1, *kernel.shape[2:])  # (row channels, column channels of a group, *taps)
         self._group_size = kernel.shape[1]
         self._rows = (len(self._kernel), *(axis.rows(transposed) for axis in axes))
-        self._inner = int(self._kernel.shape[1])
-        self._group_columns = self._inner * prod(axis.rows(not transposed) for axis in axes)
+        self._column_channels = int(self._kernel.shape[1])  # of a group
+        self._group_columns = self._column_channels * prod(axis.rows(not transposed) for axis in axes)
         self.shape = (prod(self._rows), groups * self._group_columns)
         self._geometry, self._axes, self._transposed = geometry, axes, transposed
 
     def count(self, start: int, stop: int) -> int:
         """Return the number of nonzeros of a range of rows."""
         if stop - start == self.shape[0]:
-            return len(self._kernel) * self._inner * prod(axis.entries for axis in self._axes)
+            return len(self._kernel) * self._column_channels * prod(axis.entries for axis in self._axes)
         return sum(self._entries(box) for box in _boxes(start, stop, self._rows))
 
     def count_diagonals(self, start: int, stop: int) -> tuple[int, int]:
@@ -68,7 +68,7 @@ class MatrixRows:
         for box in _boxes(start, stop, self._rows):
             (first, last), *spans = box
             # Indices of 8 bytes hold any column, and the pattern is the writer's but for them.
-            for pattern in patterns(Box(self._axes, self._transposed, tuple(spans), self._inner, np.dtype(np.int64))):
+            for pattern in self._patterns(spans, np.dtype(np.int64)):
                 values = _with_sums(kernel[first:last], pattern)[:, np.unique(pattern.taps)]
                 low, high = min(low, int(values.min(initial=0))), max(high, int(values.max(initial=0)))
         if limits.min <= low and high <= limits.max:
@@ -114,10 +114,10 @@ class MatrixRows:
             write_block(start, stop)
             return
         # An interrupt waits for the end of the blocks that are being written.
-        pieces = max(min(workers, data.size // _SERIAL), -(-data.size // (_SOON * workers)) * workers)
-        pieces = max(1, min(pieces, stop - start))
-        line = self._rows[-1] if self._rows[-1] * 4 * pieces <= stop - start else 1  # whole lines if they are short
-        cuts = {(start + (stop - start) * piece // pieces) // line * line for piece in range(1, pieces)}
+        count = max(min(workers, data.size // _SERIAL), -(-data.size // (_SOON * workers)) * workers)
+        count = max(1, min(count, stop - start))
+        line = self._rows[-1] if self._rows[-1] * 4 * count <= stop - start else 1  # whole lines if they are short
+        cuts = {(start + (stop - start) * n // count) // line * line for n in range(1, count)}
         blocks = list(pairwise(sorted({start, stop, *(cut for cut in cuts if start < cut)})))
         run_blocks(write_large_block, blocks, workers)
 
@@ -125,7 +125,11 @@ class MatrixRows:
         """Return the number of nonzeros of a box: a range of channels, and a range of rows of each axis."""
         (first, last), *spans = box
         counts = (axis.count(self._transposed, *span) for axis, span in zip(self._axes, spans, strict=True))
-        return (last - first) * self._inner * prod(counts)
+        return (last - first) * self._column_channels * prod(counts)
+
+    def _patterns(self, spans: Iterable[Span], dtype: np.dtype[Any]) -> Iterator[Pattern]:
+        """Yield the patterns of a range of rows of each axis, with indices of a dtype."""
+        return patterns(Box(self._axes, self._transposed, tuple(spans), self._column_channels, dtype))
 
     def _write_box(self, box: tuple[Span, ...], data: Array, indices: Array, ends: Array, begin: int) -> None:
         """Write the rows of a box into contiguous arrays; `begin` is the number of entries before it."""
@@ -138,34 +142,34 @@ class MatrixRows:
         column = np.arange(first, last, dtype=index) // self._group_size * index.type(self._group_columns)
         end = np.arange(begin, begin + data.size, data.shape[1], dtype=index)
         target, kernel = _Target(data, indices, ends, column, end), self._kernel[first:last]
-        for pattern in patterns(Box(self._axes, self._transposed, tuple(spans), self._inner, index)):
+        for pattern in self._patterns(spans, index):
             values = _with_sums(kernel, pattern)
             if pattern.groups:
                 _write_groups(target.views(pattern, values.take(pattern.taps, axis=1)))
             else:  # everything is listed
                 values.take(pattern.taps, axis=1, out=data, mode="clip")
-                np.add(column[:, None], pattern.indices, out=indices)
+                np.add(column[:, None], pattern.columns, out=indices)
                 np.add(end[:, None], pattern.ends, out=ends)
 
 
 class _Views(NamedTuple):
-    """Listed rows, and views (channels, *repeats, entries or rows) of the places that they are written to."""
+    """A block, and views (channels, *times of its repeats, entries or rows) of what its copies are written to."""
 
-    data: tuple[Array, Array]
-    indices: tuple[Array, Array, Array]
-    ends: tuple[Array, Array, Array]
+    data: tuple[Array, Array]  # view, values of the block
+    indices: tuple[Array, Array, Array]  # view, what each channel and copy adds, columns of the block
+    ends: tuple[Array, Array, Array]  # view, what each channel and copy adds, ends of the block
 
     @property
     def nbytes(self) -> int:
-        """The bytes that are written for a channel and one of the first repeats."""
+        """The bytes that are written for a channel and one of the first repeat."""
         return sum(views[0][0, 0].nbytes for views in self)
 
-    def write(self, channels: slice, repeats: slice) -> None:
-        """Write for a range of the channels and a range of the first repeats."""
-        out, pattern = self.data
-        out[channels, repeats] = pattern[channels]
-        for out, base, pattern in (self.indices, self.ends):
-            np.add(base[channels, repeats], pattern, out=out[channels, repeats])
+    def write(self, channels: slice, copies: slice) -> None:
+        """Write for a range of the channels and a range of the first repeat."""
+        out, block = self.data
+        out[channels, copies] = block[channels]
+        for out, base, block in (self.indices, self.ends):
+            np.add(base[channels, copies], block, out=out[channels, copies])
 
 
 class _Target(NamedTuple):
@@ -178,27 +182,32 @@ class _Target(NamedTuple):
     end: Array  # (channels,)
 
     def views(self, pattern: Pattern, values: Array) -> list[list[_Views]]:
-        """Return the places of a pattern's groups of steps; `values` (channels, entries) is its data."""
-        bases = []
-        for repeats in pattern.repeats:
-            each = (-1, *(1,) * repeats.columns.ndim)
-            bases.append((repeats, self.column.reshape(each) + repeats.columns, self.end.reshape(each) + repeats.ends))
-        return [[self.place(pattern, values, step, *bases[step.repeats]) for step in steps] for steps in pattern.groups]
+        """Return the views of each group of a pattern's blocks; `values` (channels, entries) is the pattern's data."""
+        added = {}  # to columns and ends, by each channel and copy
+        for repeats, grid in pattern.grids.items():
+            channels = (-1, *(1,) * grid.columns.ndim)
+            added[repeats] = self.column.reshape(channels) + grid.columns, self.end.reshape(channels) + grid.ends
+        return [
+            [self.view(pattern, values, block, *added[block.repeats]) for block in blocks] for blocks in pattern.groups
+        ]
 
-    def place(
-        self, pattern: Pattern, values: Array, step: Step, repeats: Repeats, columns: Array, ends: Array
-    ) -> _Views:
-        """Return the places of a step, where its repeats have these columns and ends."""
-        values, indices, own = values[:, step.entries], pattern.indices[step.entries], pattern.ends[step.rows]
-        counts, start = repeats.counts, step.entry
-        listed = values.reshape(len(values), *(1,) * len(counts), -1)
+    def view(self, pattern: Pattern, values: Array, block: Block, columns: Array, ends: Array) -> _Views:
+        """Return the views of a block; each channel and copy adds `columns` to its columns and `ends` to its ends."""
+        times, rows, entries, _ = zip(*block.repeats, strict=True)
+        own_values, own_columns, own_ends = (
+            values[:, block.entries],
+            pattern.columns[block.entries],
+            pattern.ends[block.rows],
+        )
+        data = _window(self.data, block.entry, own_columns.size, times, entries)
+        indices = _window(self.indices, block.entry, own_columns.size, times, entries)
         return _Views(
-            (_window(self.data, start, indices.size, counts, repeats.entries), listed),
-            (_window(self.indices, start, indices.size, counts, repeats.entries), columns, indices),
+            (data, own_values.reshape(len(values), *(1,) * len(times), -1)),
+            (indices, columns, own_columns),
             (
-                _window(self.ends, step.row, own.size, counts, repeats.rows),
+                _window(self.ends, block.row, own_ends.size, times, rows),
                 ends,
-                own + own.dtype.type(start - step.entries.start),
+                own_ends + own_ends.dtype.type(block.entry - block.entries.start),  # so that they count from the box
             ),
         )
 
@@ -214,22 +223,22 @@ def _with_sums(kernel: Array, pattern: Pattern) -> Array:
 
 
 def _write_groups(groups: list[list[_Views]]) -> None:
-    """Write groups of views with the same first repeats, as much of memory as a cache holds after the other."""
+    """Write groups of views with the same first repeat, as much of memory as a cache holds after the other."""
     sizes = [(views[0].data[0].shape[1], sum(view.nbytes for view in views)) for views in groups]
-    some = max(1, _CHUNK // max(1, sum(count * nbytes for count, nbytes in sizes)))
-    for channel in range(0, len(groups[0][0].data[0]), some):
+    channels = max(1, _CHUNK // max(1, sum(count * nbytes for count, nbytes in sizes)))
+    for channel in range(0, len(groups[0][0].data[0]), channels):
         for views, (count, nbytes) in zip(groups, sizes, strict=True):
-            repeats = count if len(views) == 1 else max(1, _CHUNK // max(1, nbytes))
-            for repeat in range(0, count, repeats):
+            copies = count if len(views) == 1 else max(1, _CHUNK // max(1, nbytes))
+            for copy in range(0, count, copies):
                 for view in views:
-                    view.write(slice(channel, channel + some), slice(repeat, repeat + repeats))
+                    view.write(slice(channel, channel + channels), slice(copy, copy + copies))
 
 
-def _window(array: Array, start: int, size: int, counts: tuple[int, ...], steps: tuple[int, ...]) -> Array:
-    """Return a view (channels, *counts, size) of a contiguous array (channels, entries or rows)."""
+def _window(array: Array, start: int, size: int, times: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    """Return a view (channels, *times, size) of a contiguous array (channels, entries or rows)."""
     item = array.itemsize
     strides = (array.strides[0], *(step * item for step in steps), item)
-    return np.ndarray((len(array), *counts, size), array.dtype, array, start * item, strides)
+    return np.ndarray((len(array), *times, size), array.dtype, array, start * item, strides)
 
 
 def _boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[Span, ...]]:

@@ -33,7 +33,7 @@ THRESHOLDS = {
     "convmat._runtime.parallel": {"_EACH": (1, 5), "_RATE": (1, 1 << 40), "_SOON": (1, 100)},
     "convmat.engines._separable": {"_BETWEEN": (1, 1 << 10)},
     "convmat.matrices._pattern": {
-        "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_SHARE": (1, 20), "_KEPT": (0, 1 << 14),
+        "_BLOCK": (1, 200), "_LINE": (1, 400), "_TABLE": (1, 800), "_FRACTION": (1, 20), "_KEPT": (0, 1 << 14),
     },
     "convmat.matrices._writer": {
         "_CHUNK": (1, 4000), "_BUFFER": (1, 16), "_SMALL": (0, 64), "_SERIAL": (1, 200), "_SOON": (50, 5000),
