@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from convmat.geometry import Axis
+from convmat.geometry import Axis, Border
 
 
 def merge_axes(axes: Iterable[Axis]) -> list[Axis]:
@@ -22,7 +22,7 @@ def merge_axes(axes: Iterable[Axis]) -> list[Axis]:
     result: list[Axis] = []
     for axis in axes:
         carried = axis.taps == axis.stride == 1 and axis.before == 0 and axis.outputs == axis.size
-        if carried and result and result[-1].stride == 1 and result[-1].mode == "zeros":
+        if carried and result and result[-1].stride == 1 and result[-1].border is Border.NOTHING:
             last, size = result.pop(), axis.size
             axis = Axis(
                 last.size * size,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convmat.cupy._records import PROGRESSION, SEGMENT, Records, records
-from convmat.geometry import Axis, IntArray, Strands
+from convmat.geometry import Axis, Border, IntArray, Strands
 
 _FAR = 1 << 62  # behind all columns
 _CHUNK = 1 << 14  # rows that are merged at once: a few tens of MB
@@ -76,7 +76,7 @@ def segments_of(axis: Axis, transposed: bool, rows: IntArray, sums: int) -> Segm
         taken = sum(len(chunk.merged) for chunk in chunks)
         chunks.append(chunk._replace(rows=chunk.rows + first, starts=chunk.starts + taken))
     segments = chunks[0] if len(chunks) == 1 else Segments(*map(np.concatenate, zip(*chunks, strict=True)))
-    return _with_clamped(axis, transposed, rows, segments) if axis.mode == "replicate" else segments
+    return _with_clamped(axis, transposed, rows, segments) if axis.border is Border.EDGE else segments
 
 
 class _Sections(NamedTuple):

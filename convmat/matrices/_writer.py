@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convmat._runtime import run_blocks
-from convmat.geometry import Array, ConvolutionGeometry
+from convmat.geometry import Array, Border, ConvolutionGeometry
 from convmat.matrices._diagonals import count_diagonals
 from convmat.matrices._pattern import Block, Box, Pattern, Span, patterns
 
@@ -56,7 +56,7 @@ class MatrixRows:
     def check_sums(self, start: int, stop: int) -> None:
         """Raise for a range of rows with a sum of taps that the kernel's dtype, of integers, does not hold."""
         dtype, mode = self._kernel.dtype, self._axes[0].mode
-        if dtype.kind not in "iu" or mode == "zeros":
+        if dtype.kind not in "iu" or self._axes[0].border is Border.NOTHING:
             return
         limits = np.iinfo(dtype)
         taps = prod(self._kernel.shape[2:])

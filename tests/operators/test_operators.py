@@ -30,8 +30,8 @@ from convmat import (
 )
 from convmat._runtime import parallel
 from convmat.engines import ENGINES
-from convmat.engines import _fft as fft
 from convmat.engines._base import PerDirection
+from convmat.engines._fft import fft
 from convmat.geometry._dtypes import check_target
 from convmat.operators import _operators as operators
 from tests import reference

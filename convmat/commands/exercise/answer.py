@@ -256,8 +256,8 @@ def spectra(comparison: Comparison) -> list[str]:
         begin = "The Fourier transform depends on the kernel here:"
     sentences = [
         (
-            f"{begin} on {image} its product with a {most} × {most} kernel takes {two_digits(change)} times that with {least} × "
-            f"{least}, for {two_digits(taps)} times the taps."
+            f"{begin} on {image} its product with a {most} × {most} kernel takes {two_digits(change)} times that with "
+            f"{least} × {least}, for {two_digits(taps)} times the taps."
         )
     ]
     wins: dict[int | None, list[str]] = {}
