@@ -72,3 +72,16 @@ def test_faces_name_what_there_is():
         if face.parent.name not in WINGS:
             module = __import__(f"convmat.{face.parent.name}", fromlist=["*"])
             assert all(hasattr(module, name) for name in getattr(module, "__all__", ()))
+
+
+LONG = {"tile_product", "generate"}  # one loop of LLVM instructions, which its docstring shows as pseudo-code
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_modules_and_functions_are_short(file):
+    source = file.read_text("utf-8")
+    assert source.count("\n") <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name not in LONG:
+            first = node.body[min(1, len(node.body) - 1)] if ast.get_docstring(node) else node.body[0]
+            assert node.end_lineno - first.lineno < 60, node.name

@@ -67,8 +67,15 @@ class Mode(NamedTuple):
 
     def limit(self, size: int) -> int | None:
         """Return how wide a border may be, which is one image; None where there is no limit."""
-        images = self.images(size)
-        return images[0].end - images[0].first if images else None
+        match self.border:
+            case Border.SHIFTED:
+                return size
+            case Border.MIRRORED:
+                return size - 1 + self.edge
+            case Border.NOTHING | Border.EDGE:
+                return None
+            case _:
+                assert_never(self.border)
 
 
 MODES = {

@@ -15,7 +15,8 @@ from tests.reference import NUMPY_MODE
 @pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_images_are_what_numpy_pads(mode, size):
-    limit = MODES[mode].limit(size)
+    limit, images = MODES[mode].limit(size), MODES[mode].images(size)
+    assert {image.end - image.first for image in images} == ({limit} if images else set())
     width = 3 if limit is None else limit
     axis = Axis(size, 1, 1, width, width, 1, size + 2 * width, mode)
     padded = np.pad(np.arange(1, size + 1), width, NUMPY_MODE[mode])
