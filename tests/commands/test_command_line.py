@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,8 @@ def test_a_signal_ends_it_without_a_word(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
+        # A shell that starts the tests in the background lets them ignore it, which they would hand on.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     with Path("queue").open("wb"):  # which waits until the demo reads it
         process.send_signal(signal.SIGINT)
