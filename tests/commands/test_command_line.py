@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,14 +206,15 @@ def test_an_interrupt_ends_it_without_a_word(arguments, place, folder, monkeypat
 
 def test_a_signal_ends_it_without_a_word(folder):
     os.mkfifo("queue")
+    # Where tests run in the background, a shell has them ignore it, and a child ignores what its parent does.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "convmat", "queue"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
-        # A shell that starts the tests in the background lets them ignore it, which they would hand on.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+    signal.signal(signal.SIGINT, before)
     with Path("queue").open("wb"):  # which waits until the demo reads it
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
