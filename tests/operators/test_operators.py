@@ -17,7 +17,7 @@ from time import sleep
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import linalg
 
@@ -66,7 +66,7 @@ DRAWN = {
     "outer products": (outer_products(), INEXACT, ("separable",)),
 }
 SPREADING = ("fft", "auto")  # spectra leave rounding where no tap reads anything
-LEAST = 10  # drawn products of each engine that must be reached
+LEAST = settings().max_examples // 6  # of the drawn products, at least so many by each engine
 
 
 def drawn_kernel(name, case, dtype):
