@@ -179,3 +179,13 @@ def test_auto_applies_what_could_not_be_stored():
 def test_auto_explains_what_no_64_bits_count():
     A = Convolution(np.ones((3, 3)), (2**40, 2**40), padding=1)
     assert sum(estimate.chosen for estimate in A.explain(batch=3).estimates) == 2
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_table_says_which_product_each_row_is(transposed):
+    A = Convolution(np.ones((3, 3)), (8, 8))
+    explanation = (A.T if transposed else A).explain()
+    rows = [line for line in str(explanation).splitlines() if line.startswith(("W x", "Wᵀ y"))]
+    products = ["Wᵀ y" if estimate.transposed else "W x" for estimate in explanation.estimates]
+    assert [row.split("  ")[0].strip() for row in rows] == products
+    assert products[0] == ("Wᵀ y" if transposed else "W x")
