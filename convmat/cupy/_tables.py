@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.cupy._merge_axes import merge_axes
 from convmat.cupy._records import (
     MATRIX,
     MATRIX_AXIS,
@@ -29,7 +28,7 @@ from convmat.cupy._records import (
     records,
 )
 from convmat.cupy._segments import segments_of
-from convmat.geometry import Axis, ConvolutionGeometry, IntArray
+from convmat.geometry import Axis, ConvolutionGeometry, IntArray, merge_axes
 
 Span = tuple[int, int]
 

@@ -20,7 +20,7 @@ from convmat._runtime import run_blocks
 from convmat.engines._base import Cost, Machine
 from convmat.engines._padding import pad
 from convmat.engines._sums import matmul, most_terms
-from convmat.geometry import Array, ConvolutionGeometry, flip_spatial
+from convmat.geometry import Array, ConvolutionGeometry, dual_kernel
 
 Index = tuple[Any, ...]
 
@@ -92,12 +92,11 @@ class GemmEngine:
     def bind(self, plan: Any, kernel: Array) -> GemmProducts:
         """Return the products of one kernel."""
         geometry, dual, workers = plan
-        grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
+        blocks = _Blocks(geometry, kernel, workers)
         if dual is None:
-            return GemmProducts(_Blocks(geometry, grouped, workers), None, None)
-        dual_kernel = np.ascontiguousarray(flip_spatial(grouped.swapaxes(1, 2), len(geometry.axes)))
-        dual_blocks = _Blocks(dual.padded, dual_kernel, workers)
-        return GemmProducts(_Blocks(geometry, grouped, workers), dual, dual_blocks)
+            return GemmProducts(blocks, None, None)
+        reverse = np.ascontiguousarray(dual_kernel(kernel, geometry.groups, len(geometry.axes)))
+        return GemmProducts(blocks, dual, _Blocks(dual.padded, reverse, workers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ class _Blocks:
 
     def __init__(self, geometry: ConvolutionGeometry, kernel: Array, workers: int) -> None:
         self.geometry, self.workers = geometry, workers
-        self.matrix = kernel.reshape(*kernel.shape[:2], -1)
+        self.matrix = kernel.reshape(geometry.groups, len(kernel) // geometry.groups, -1)
         count, *others = geometry.spatial_output
         lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * kernel.itemsize))
         self.ranges = [(first, min(first + lines, count)) for first in range(0, count, lines)]

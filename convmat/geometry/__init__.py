@@ -16,6 +16,7 @@ from convmat.geometry._dtypes import (
     flip_spatial,
     index_dtype,
 )
+from convmat.geometry._equivalents import dual_kernel, merge_axes
 from convmat.geometry._geometry import ConvolutionGeometry
 from convmat.geometry._modes import MODES, PADDING_MODES, Border
 from convmat.geometry._options import IntPerAxis, Padding, Shape, integer, is_sequence
@@ -46,8 +47,10 @@ __all__ = [
     "check_kernel_shape",
     "check_scalar",
     "check_target",
+    "dual_kernel",
     "flip_spatial",
     "index_dtype",
     "integer",
     "is_sequence",
+    "merge_axes",
 ]

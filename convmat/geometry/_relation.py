@@ -166,15 +166,15 @@ class Relation:
         sign, offset, first, end = np.array(self.images).T[:, :, None]
         common = gcd(self.stride, self.dilation)
         tap_step, step = self.stride // common, self.dilation // common
-        place = sign * sources + offset + self.before  # o·stride + t·dilation
-        first_tap = np.maximum(0, -(((self.outputs - 1) * self.stride - place) // self.dilation))
-        last_tap = np.minimum(self.taps - 1, place // self.dilation)
-        residue = place // common % tap_step * pow(step, -1, tap_step) % tap_step
+        padded = sign * sources + offset + self.before  # o·stride + t·dilation
+        first_tap = np.maximum(0, -(((self.outputs - 1) * self.stride - padded) // self.dilation))
+        last_tap = np.minimum(self.taps - 1, padded // self.dilation)
+        residue = padded // common % tap_step * pow(step, -1, tap_step) % tap_step
         last_tap -= (last_tap - residue) % tap_step
         first_tap += (residue - first_tap) % tap_step
         counts = (last_tap - first_tap + tap_step) // tap_step
-        counts[(place % common != 0) | (sources < first) | (sources >= end) | (counts < 0)] = 0
-        columns = (place - last_tap * self.dilation) // self.stride  # the last tap belongs to the first output
+        counts[(padded % common != 0) | (sources < first) | (sources >= end) | (counts < 0)] = 0
+        columns = (padded - last_tap * self.dilation) // self.stride  # the last tap belongs to the first output
         return Strands(counts, columns, last_tap, step, np.full_like(sign, -tap_step))
 
     def empty_rows(self, transposed: bool) -> IntArray:

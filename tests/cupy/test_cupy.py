@@ -97,7 +97,7 @@ def test_lists_of_numbers_are_taken():
     np.testing.assert_array_equal(Convolution([[1.0, 2.0]], (1, 3)).apply([[1.0, 1.0, 2.0]]).get(), [[3.0, 5.0]])
 
 
-@pytest.mark.parametrize("name", ["_assembly", "_merge_axes", "_operators", "_segments", "_tables"])
+@pytest.mark.parametrize("name", ["_assembly", "_operators", "_segments", "_tables"])
 def test_examples(name):
     with importable():
         results = doctest.testmod(importlib.import_module(f"convmat.cupy.{name}"), optionflags=doctest.ELLIPSIS)

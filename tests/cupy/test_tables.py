@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from convmat.cupy import _records as records
 from convmat.cupy import _segments as segments
-from convmat.cupy._merge_axes import merge_axes
 from convmat.cupy._tables import MatrixTables
-from convmat.geometry import PADDING_MODES, Axis, ConvolutionGeometry
+from convmat.geometry import PADDING_MODES, Axis, ConvolutionGeometry, merge_axes
 from tests.cases import axes, cases
 from tests.cupy import stand_in
 

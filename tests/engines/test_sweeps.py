@@ -3,6 +3,7 @@
 Nothing here needs numba, or depends on the processor: all shapes of vectors and registers are tried on every machine.
 """
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat.engines._taps import sweeps as module
-from convmat.engines._taps.phases import PlainAxis, banded, merge_axes, result_phases
+from convmat.engines._taps.phases import banded, result_phases
 from convmat.engines._taps.sweeps import sweeps
 from convmat.engines._taps.tables import Fit
 from convmat.engines._taps.tiling import Tiling
+from convmat.geometry import Axis, merge_axes
 from tests.cases import WIDE, Case, cases
 from tests.engines.sweep_twin import Twin
 
@@ -119,14 +121,14 @@ def test_tiles_that_are_nothing_but_results_are_stored_in_place(name):
 
 def test_runs_go_on_over_the_ends_of_lines():
     """The examples in the documentation of `Tiling`."""
-    lines, along = (result_phases(PlainAxis(n, 3, 1, 0, 1, n - 2), False)[0] for n in (5, 14))
+    lines, along = (result_phases(Axis(n, 3, outputs=n - 2), False)[0] for n in (5, 14))
     tiling = Tiling([lines._replace(reads=lines.reads[:1]), along], banded=False)
     assert tiling.grid == [3, 14]
     assert tiling.runs(8) == (0, 1, 5)
     assert tiling.tile_positions(8).tolist() == [0, 8, 16, 24, 32]
     assert tiling.runs(12) == (1, 3, 1)
     assert tiling.tile_positions(12).tolist() == [0, 14, 28]
-    band = Tiling([banded(result_phases(PlainAxis(9, 3, 1, 0, 1, 7), False)[0], 3), along], banded=True)
+    band = Tiling([banded(result_phases(Axis(9, 3, outputs=7), False)[0], 3), along], banded=True)
     assert band.tile_positions(12).tolist() == [0, 3 * 14, 4 * 14]
     assert [np.flatnonzero(band.is_stored(np.arange(7), row)).tolist() for row in range(3)] == [
         [0, 3],
@@ -137,7 +139,7 @@ def test_runs_go_on_over_the_ends_of_lines():
 
 def test_reads_that_are_near_have_a_segment_in_common():
     """Offsets 0, 1, 9 and 40 of one phase, and their segments in the packed copy, each an odd number of cache lines long."""
-    axis = PlainAxis(size=141, taps=41, stride=1, before=0, dilation=1, outputs=101)
+    axis = Axis(size=141, taps=41, stride=1, before=0, dilation=1, outputs=101)
     taps = [0, 1, 9, 40]
     (phases,) = result_phases(axis, False)
     phases = phases._replace(
@@ -209,13 +211,13 @@ def test_neighbouring_rows_read_what_the_row_itself_reads(axis, transposed, most
 
 def test_worked_examples():
     """What the documentation of the tables says of 3 taps over 7 inputs, at stride 2 with padding 1."""
-    axis = PlainAxis(size=7, taps=3, stride=2, before=1, dilation=1, outputs=4)
+    axis = Axis(size=7, taps=3, stride=2, before=1, dilation=1, outputs=4)
     assert [phases.reads for phases in result_phases(axis, False)] == [((0, 0), (1, 0), (0, 1))]
     assert [phases.reads for phases in result_phases(axis, True)] == [((0, -1), (0, 0)), ((0, 0),)]
-    (both,) = result_phases(axis._replace(taps=4), True)
+    (both,) = result_phases(replace(axis, taps=4), True)
     assert both.reads == ((0, -1), (0, 0))
     assert [results.taps for results in both.classes] == [(2, 0), (3, 1)]
-    band = banded(result_phases(PlainAxis(9, 3, 1, 0, 1, 7), False)[0], 2)
+    band = banded(result_phases(Axis(9, 3, outputs=7), False)[0], 2)
     assert [results.taps for results in band.classes] == [(0, 1, 2, -1), (-1, 0, 1, 2)]
 
     fit = Fit(lanes=4, registers=16, itemsize=8, components=1, workers=1)

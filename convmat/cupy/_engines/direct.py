@@ -10,12 +10,11 @@ import numpy as np
 
 from convmat.cupy._arrays import Array
 from convmat.cupy._device import arithmetic
-from convmat.cupy._engines.dual import dual_axes, dual_kernel, has_dual
+from convmat.cupy._engines.dual import dual_axes, has_dual
 from convmat.cupy._kernels import definitions, function, launch_planes
-from convmat.cupy._merge_axes import merge_axes
 from convmat.cupy._records import PRODUCT, PRODUCT_AXIS, plan_of, records
 from convmat.engines import Cost, Machine
-from convmat.geometry import Axis, ConvolutionGeometry, IntArray
+from convmat.geometry import Axis, ConvolutionGeometry, IntArray, dual_kernel, merge_axes
 
 _TILES = (8, 4, 2)  # results that a thread does at a time, below one another
 _ROWS = 4  # results that it does where they are not written out, one after another
@@ -130,7 +129,11 @@ class DirectProducts:
 
     def __init__(self, plans: DirectPlans, kernel: Array) -> None:
         self._plans, self._kernel = plans, kernel
-        self._back = cupy.ascontiguousarray(dual_kernel(plans.geometry, kernel)) if plans.dual else kernel
+        self._back = (
+            cupy.ascontiguousarray(dual_kernel(kernel, plans.geometry.groups, len(plans.geometry.axes)))
+            if plans.dual
+            else kernel
+        )
 
     def forward(self, x: Array, out: Array) -> None:
         """Sum the inputs of each output."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from convmat.cupy._arrays import Array
-from convmat.geometry import Axis, ConvolutionGeometry, flip_spatial
+from convmat.geometry import Axis, ConvolutionGeometry
 
 
 def has_dual(geometry: ConvolutionGeometry) -> bool:
@@ -17,10 +16,3 @@ def dual_axes(geometry: ConvolutionGeometry) -> tuple[Axis, ...]:
         Axis(axis.outputs, axis.taps, 1, axis.reach - axis.before, 0, axis.dilation, axis.size)
         for axis in geometry.axes
     )
-
-
-def dual_kernel(geometry: ConvolutionGeometry, kernel: Array) -> Array:
-    """Return its kernel, (C_in, C_out // groups, *k), as a view or a copy."""
-    grouped = kernel.reshape(geometry.groups, -1, *kernel.shape[1:]).swapaxes(1, 2)
-    dual: Array = flip_spatial(grouped, len(geometry.axes))
-    return dual.reshape(-1, *dual.shape[2:])

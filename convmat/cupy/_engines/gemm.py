@@ -13,9 +13,9 @@ import numpy as np
 
 from convmat.cupy._arrays import Array
 from convmat.cupy._device import arithmetic
-from convmat.cupy._engines.dual import dual_axes, dual_kernel, has_dual
+from convmat.cupy._engines.dual import dual_axes, has_dual
 from convmat.engines import Cost, Machine
-from convmat.geometry import ConvolutionGeometry
+from convmat.geometry import ConvolutionGeometry, dual_kernel
 
 _BLOCK = 1 << 25  # bytes of a block of columns: written and read again while it is in the device's second-level cache
 
@@ -133,7 +133,7 @@ class GemmProducts:
             axes = dual_axes(geometry)
             self._before = tuple(axis.before for axis in axes)
             self._padded = tuple(axis.outputs + axis.reach for axis in axes)
-            matrix = self._matrix(dual_kernel(geometry, kernel))
+            matrix = self._matrix(dual_kernel(kernel, geometry.groups, len(geometry.axes)))
             self._dual = _Layer(matrix, *options, geometry.spatial_input)
 
     def forward(self, x: Array, out: Array) -> None:

@@ -20,8 +20,8 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
-# Modules of compiled code, and of its constants, in the package of the engines.
-SOURCES = ("_compiled/simd", "_sums", "_taps/loops", "_winograd/loops", "_csr/loops")
+# Modules of compiled code, of its constants and of its records, in the package of the engines.
+SOURCES = ("_compiled/simd", "_sums", "_taps/loops", "_taps/tables", "_winograd/loops", "_csr/loops")
 _HEADER = b"convmat compiled code\n"
 _MOST = 64 << 20  # bytes of a file that is read
 

@@ -7,6 +7,7 @@ for its dtype.
 
 from __future__ import annotations
 
+import numpy as np
 from numba.np.numpy_support import carray
 
 from convmat.engines._compiled.simd import (
@@ -21,29 +22,26 @@ from convmat.engines._compiled.simd import (
     pointer,
 )
 from convmat.engines._sums import DOUBLE, SINGLE
+from convmat.engines._taps.tables import CLASS, SEGMENT, SIZES, TILE
 
 
-def _records(names: str) -> str:
-    """Return the type of an array of records of int64."""
-    fields = ", ".join(f"('{name}', int64)" for name in names.split())
+def _records(dtype: np.dtype[np.void]) -> str:
+    """Return the type of an array of records of int64, as numba writes it."""
+    fields = ", ".join(f"('{name}', int64)" for name in dtype.names or ())
     return f"Record.make_c_struct([{fields}])[::1], "
 
 
-SIGNATURES = {  # of what is called from Python, for a dtype; the records are those of `tables`, as a test makes sure
+SIGNATURES = {  # of what is called from Python, for a dtype; after the scratch memory, the fields of `tables.Tables`
     "run_tasks": "void("
     + "intp, " * 5  # start to tile
     + "{0}[::1], {0}[::1], "  # weights, scratch
-    + _records(
-        "strips tiles_per_strip ranges groups blocks tile_major source_batch source_group target_batch target_group "
-        "target_channel line_length plane_size source_step target_step row_distance group_rows "
-        "tile_rows tile_vectors"
-    )
+    + _records(SIZES)
     + "int64[::1], int64[::1], "  # offsets, counts
-    + _records("source phase low high start extra packed")  # segments
+    + _records(SEGMENT)
     + "int64[:, ::1], "  # source_lines
-    + _records("position target")  # tiles
+    + _records(TILE)
     + "int64[:, ::1], "  # target_lines
-    + _records("lines low high target")  # classes
+    + _records(CLASS)
     + ")"
 }
 

@@ -17,21 +17,9 @@ fourth tap both would read (0, −1) and (0, 0), and be one `Phases` of two clas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from convmat.geometry import Axis
-
-
-class PlainAxis(NamedTuple):
-    """An axis without its padding mode."""
-
-    size: int
-    taps: int
-    stride: int
-    before: int
-    dilation: int
-    outputs: int
 
 
 class ResultClass(NamedTuple):
@@ -106,30 +94,11 @@ class Phases(NamedTuple):
         return -((phase - self.before) // self.stride), -((phase - self.before - self.size) // self.stride)
 
 
-def merge_axes(axes: Sequence[Axis]) -> list[PlainAxis]:
-    """Return the axes, each one that a kernel does not extend over merged with the axis before it.
-
-    So a kernel of 3 × 1 over 12 × 31 inputs becomes one of 3 taps, 31 apart, over 372 inputs, and lines are longer.
-    """
-    merged: list[PlainAxis] = []
-    for axis in reversed(axes):
-        plain = PlainAxis(axis.size, axis.taps, axis.stride, axis.before, axis.dilation, axis.outputs)
-        if (
-            merged
-            and (plain.stride == 1 or merged[-1].size == 1)
-            and merged[-1] == PlainAxis(n := merged[-1].size, 1, 1, 0, merged[-1].dilation, n)
-        ):
-            merged.pop()
-            plain = PlainAxis(
-                plain.size * n, plain.taps, plain.stride, plain.before * n, plain.dilation * n, plain.outputs * n
-            )
-        merged.append(plain)
-    return merged[::-1]
-
-
-def result_phases(axis: PlainAxis, transposed: bool) -> list[Phases]:
+def result_phases(axis: Axis, transposed: bool) -> list[Phases]:
     """Return the results of one direction of an axis by what they read; one without reads stands for results that are 0."""
-    size, taps, stride, before, dilation, outputs = axis
+    size, taps, stride, before, dilation, outputs = (
+        axis.size, axis.taps, axis.stride, axis.before, axis.dilation, axis.outputs,
+    )  # fmt: skip
     if not transposed:  # output q reads q·stride + tap·dilation of the padded input, at each position the same
         reads = tuple((tap * dilation % stride, tap * dilation // stride) for tap in range(taps))
         every = ResultClass(0, outputs, 0, 1, tuple(range(taps)))

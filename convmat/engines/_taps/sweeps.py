@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convmat.engines._taps.phases import Phases, PlainAxis, banded, result_phases
+from convmat.engines._taps.phases import Phases, banded, result_phases
 from convmat.engines._taps.tables import CLASS, SEGMENT, SIZES, TILE, Fit, Records, Sweep, Tables, records
 from convmat.engines._taps.tiling import Tiling, longest, outer_sum, outer_table, steps
-from convmat.geometry import IntArray
+from convmat.geometry import Axis, IntArray
 
 PACKED = 1 << 19  # bytes of a strip's packed copy, for about half of a second-level cache
 _TASKS = 4  # tasks for each worker, so that they end at about the same time
@@ -20,14 +20,14 @@ _NONE = -(1 << 56)  # in sums of offsets: outside; in sums of taps: none; as a d
 
 
 def sweeps(
-    axes: Sequence[PlainAxis], transposed: bool, groups: int, sources: int, results: int, fit: Fit
+    axes: Sequence[Axis], transposed: bool, groups: int, sources: int, results: int, fit: Fit
 ) -> tuple[list[Sweep], bool]:
     """Return the sweeps of a product, and whether there are results that none of them computes, which are 0.
 
     Parameters
     ----------
-    axes : sequence of PlainAxis
-        The axes.
+    axes : sequence of Axis
+        The axes, whose padding is zeros.
     transposed : bool
         The direction.
     groups, sources, results : int

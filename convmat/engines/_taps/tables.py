@@ -52,8 +52,7 @@ def _record(names: str) -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-# The records that cross into compiled code, which `loops.SIGNATURES` repeats: the code cache knows of its sources alone.
-# A test compares the two. All distances are in elements, of float32 or float64.
+# The records that cross into compiled code. All distances are in elements, of float32 or float64.
 
 SIZES = _record(
     "strips"  # of a group

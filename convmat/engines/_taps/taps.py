@@ -18,10 +18,9 @@ import numpy as np
 from convmat._runtime import count_blocks, run_blocks
 from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
-from convmat.engines._taps.phases import merge_axes
 from convmat.engines._taps.sweeps import PACKED, sweeps
 from convmat.engines._taps.tables import Fit, Sweep, Tables
-from convmat.geometry import Array, ConvolutionGeometry
+from convmat.geometry import Array, ConvolutionGeometry, merge_axes
 
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product

@@ -35,7 +35,7 @@ import numpy as np
 from convmat._runtime import count_blocks, run_blocks
 from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
 from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
-from convmat.geometry import Array, ConvolutionGeometry, IntArray
+from convmat.geometry import Array, ConvolutionGeometry, IntArray, dual_kernel
 
 _CHANNELS = 8  # with fewer, the transforms cost more than they save
 _MOST_CHANNELS = 32768  # for which scratch memory stays within its bounds
@@ -253,10 +253,8 @@ class WinogradProducts:
     def _transformed(self, transposed: bool) -> Array:
         """Return the weights of a direction."""
         rows, groups = self._plan.direction(transposed).rows, self._plan.geometry.groups
-        kernel = self._kernel.reshape(groups, len(self._kernel) // groups, *self._kernel.shape[1:])
-        if transposed:
-            kernel = kernel.swapaxes(1, 2)[..., ::-1, ::-1]
-        return _pack(kernel, rows)
+        kernel = dual_kernel(self._kernel, groups, 2) if transposed else self._kernel
+        return _pack(kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:]), rows)
 
 
 def _pack(kernel: Array, rows: int) -> Array:
