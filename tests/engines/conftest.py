@@ -1,0 +1,22 @@
+"""A cache of compiled code, and a process that has loaded none of it yet."""
+
+import pytest
+
+from convmat.engines._compiled import loader as compiled
+from convmat.operators._operators import HostProducts
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty cache of this process."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return tmp_path / "convmat"
+
+
+@pytest.fixture
+def fresh(folder, monkeypatch):
+    """A process that has loaded nothing yet, nor failed."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(compiled, "_loaded", {})
+    monkeypatch.setattr(compiled, "_failures", [])
+    monkeypatch.setattr(HostProducts, "used", set())
