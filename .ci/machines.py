@@ -191,6 +191,10 @@ def _pids_group() -> Path:
     return Path("/sys/fs/cgroup/pids" if Path("/sys/fs/cgroup/pids").is_dir() else "/sys/fs/cgroup")
 
 
+def _cpu_group() -> Path:
+    return Path("/sys/fs/cgroup/cpu" if Path("/sys/fs/cgroup/cpu").is_dir() else "/sys/fs/cgroup")
+
+
 def limited_threads(threads: int) -> Around:
     """Let the system give a process so many threads, its first one included."""
 
@@ -207,6 +211,21 @@ def limited_threads(threads: int) -> Around:
             group.rmdir()
 
     return around
+
+
+@contextmanager
+def cpu_quota(place: Path, cache: Path) -> Iterator[Setting]:
+    """Let a process use the time of one CPU."""
+    group = Path(tempfile.mkdtemp(prefix="convmat-", dir=_cpu_group()))
+    try:
+        if (group / "cpu.max").exists():
+            (group / "cpu.max").write_text("100000 100000")
+        else:
+            (group / "cpu.cfs_quota_us").write_text("100000")
+        with as_it_is(place, cache) as setting:
+            yield Setting(("sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(group)), setting.environment)
+    finally:
+        group.rmdir()
 
 
 def in_venv(packages: Callable[[], list[str]], wheel: bool) -> Around:
@@ -292,6 +311,13 @@ def lacks_root() -> str | None:
 def lacks_groups() -> str | None:
     """Say why the number of threads cannot be limited; a limit for the user does not bind root."""
     return None if os.access(_pids_group(), os.W_OK) and IS_ROOT else "no control group for pids can be made here"
+
+
+def lacks_quota() -> str | None:
+    """Say why the time of a process cannot be limited."""
+    files = (_cpu_group() / name for name in ("cpu.cfs_quota_us", "cgroup.subtree_control"))
+    possible = IS_ROOT and os.access(_cpu_group(), os.W_OK) and any(file.exists() for file in files)
+    return None if possible else "no control group for processor time can be made here"
 
 
 def lacks(*words: str) -> Callable[[], str | None]:

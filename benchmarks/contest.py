@@ -24,9 +24,10 @@ class Pace:
     rounds: tuple[int, int] = (5, 25)
     patience: float = 5.0  # seconds of a call after which it is not repeated
     room: float = 1e9  # bytes that something may keep to take part
+    settling: float = 1.0  # seconds of products before auto's choice counts
 
 
-QUICK = Pace(0.15, (3, 7), 0.3, 2e8)
+QUICK = Pace(0.15, (3, 7), 0.3, 2e8, 0.4)
 
 
 @dataclass(frozen=True)

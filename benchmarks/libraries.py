@@ -29,11 +29,12 @@ class Library:
     name: str
     prepare: Callable[[Product], Call | None]
     package: str = "scipy"
+    needs: str = "numpy"  # another package, which it imports
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there."""
-        return find_spec(self.package) is not None
+        """Whether its package is there, with what that needs."""
+        return all(find_spec(package) is not None for package in (self.package, self.needs))
 
 
 def torch_convolution(product: Product) -> Callable[..., Any] | None:
@@ -226,5 +227,5 @@ LIBRARIES = (
     Library("correlate", correlate_product),
     Library("ndimage", ndimage_product),
     Library("PyLops", pylops_product, "pylops"),
-    Library("SigPy", sigpy_product, "sigpy"),
+    Library("SigPy", sigpy_product, "sigpy", "numba"),
 )

@@ -1,7 +1,9 @@
 """Products beside those of other packages: PyTorch on the CPU, SciPy, PyLops and SigPy.
 
 Run ``python -m benchmarks.peers``; ``--quick`` takes most cases with single arrays for a few rounds, ``--cases`` some of
-them. ``--regret`` compares the engines with each other instead, ``--memory`` measures what a product allocates.
+them. ``--plain`` computes as if numba were absent. Instead of other packages, ``--regret`` compares the engines with each
+other, ``--cold`` the first products of fresh processes, ``--busy`` products while another process keeps a core busy, and
+``--memory`` measures what a product allocates.
 """
 
 from __future__ import annotations
@@ -10,27 +12,29 @@ import argparse
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from benchmarks.busy import compare_busy
+from benchmarks.cold import PRODUCTS, QUICK_CASES, compare_cold
 from benchmarks.contest import QUICK, Contest, Pace, foresee, geometric_mean, run_alone
 from benchmarks.figure import draw
 from benchmarks.libraries import LIBRARIES
-from benchmarks.regret import chosen, compare_engines, estimates
+from benchmarks.regret import Settled, applied, compare_engines, estimates
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere
 from benchmarks.workloads import (
     DTYPES,
     OUTER_PRODUCTS,
-    WARM_UP,
     WORKERS,
     WORKLOADS,
     Array,
@@ -42,21 +46,43 @@ from convmat.engines import ENGINES
 
 OURS = "convmat"
 TOLERANCES = {"float64": 1e-10, "float32": 1e-4}  # of the largest value
-SLOWEST = {"float64": 1.0, "float32": 0.9}  # what the ratio of every row must reach,
-MEAN = {"float64": 3.5, "float32": 1.7}  # and the geometric mean of all
-AHEAD = {"float32": 24 / 30}  # share of the rows with a batch of 1 that must be ahead
 ROOM = 64 * 2**20  # bytes that a product may allocate besides twice its input and output
 
 
+@dataclass(frozen=True)
+class Bars:
+    """What ratios to the best peer must reach, by dtype.
+
+    Attributes
+    ----------
+    slowest : dict
+        That of every row.
+    mean : dict
+        The geometric mean of all.
+    dense : dict
+        The geometric mean of the rows of `DENSE`.
+    """
+
+    slowest: dict[str, float] = field(default_factory=dict)
+    mean: dict[str, float] = field(default_factory=dict)
+    dense: dict[str, float] = field(default_factory=dict)
+
+
+DENSE = frozenset(("mid", "deep", "stem", "up"))
+FAST = Bars({"float64": 1.0, "float32": 1.0}, {"float64": 3.5, "float32": 1.7}, {"float64": 2.5, "float32": 1.3})
+PLAIN = Bars(mean={"float64": 1.5, "float32": 0.8})
+
+
 def compare_peers(
-    report: Report, workloads: Sequence[Workload], batches: Sequence[int], pace: Pace, engine: str
+    report: Report, workloads: Sequence[Workload], batches: Sequence[int], pace: Pace, engine: str, bars: Bars
 ) -> None:
     """Time every product with convmat and its peers, in one table for each dtype."""
     libraries = [library for library in LIBRARIES if library.installed]
     ratios: dict[Product, float] = {}
     for dtype in DTYPES:
         elsewhere = Elsewhere()
-        headings = ("product", "ms", "engine", "ratio", "best peer", *(library.name for library in libraries), "met")
+        headings = ["product", "ms", "engine", "ratio", "best peer", *(library.name for library in libraries)]
+        headings += ["met"] if dtype in bars.slowest else []
         title = (
             f"{dtype}: time of the best peer / time of convmat, and the same for each peer; {WORKERS} threads.\n"
             "* ran once, ~ estimated from a batch of 1, – cannot do it"
@@ -64,13 +90,15 @@ def compare_peers(
         report.table(dtype, title, headings, [f"{workload.name} forward ×8" for workload in workloads])
         alone: dict[str, float] = {}  # seconds that each peer took for a batch of 1
         for product in products(workloads, (dtype,), batches):
-            known = estimates(product)
-            name = chosen(product) if engine == "auto" else engine
             label = f"{product.workload.name} {product.direction} ×{product.batch}"
-            if known[name].cost is None:
-                report.row([label, "–", f"{name}: {known[name].reason}"])
+            settled = Settled(product, pace.settling) if engine == "auto" else None
+            if settled is None and (refused := _refusal(product, engine)):
+                report.row([label, "–", f"{engine}: {refused}"])
                 continue
-            contest = _contest(product, engine, alone, pace)
+            out = np.empty(product.output_shape, product.dtype)
+            ours = settled.call if settled else partial(applied(product, engine), product.x, out=out)
+            contest = _contest(product, ours, alone, pace)
+            name = settled.engine if settled else engine
             best = contest.fastest()
             ratio = ratios[product] = contest.ratio(best)
             cells = [label, contest.seconds(OURS) * 1e3, name, ratio, best]
@@ -78,18 +106,23 @@ def compare_peers(
                 single = contest.singles.get(library.name)
                 cells.append("–" if single is None else f"{_short(contest.ratio(library.name))}{single.mark}")
             names = {"case": product.workload.name, "direction": product.direction, "dtype": dtype}
-            check = Check(dtype, label, ratio, SLOWEST[dtype], at_least=True)
-            report.row(cells, [check], **names, batch=product.batch, **contest.details())
+            limits = [bars.slowest[dtype]] if dtype in bars.slowest else []
+            checks = [Check(dtype, label, ratio, limit, at_least=True) for limit in limits]
+            report.row(cells, checks, **names, batch=product.batch, **contest.details())
         report.close(elsewhere.cores())
     for dtype in DTYPES:
-        _summarize(report, {product: ratio for product, ratio in ratios.items() if product.dtype == dtype})
+        _summarize(report, {product: ratio for product, ratio in ratios.items() if product.dtype == dtype}, bars)
 
 
-def _contest(product: Product, engine: str, alone: dict[str, float], pace: Pace) -> Contest:
+def _refusal(product: Product, engine: str) -> str:
+    """Return why an engine cannot compute a product, or nothing."""
+    estimate = estimates(product)[engine]
+    return estimate.reason if estimate.cost is None else ""
+
+
+def _contest(product: Product, ours: Callable[[], Array], alone: dict[str, float], pace: Pace) -> Contest:
     """Return the finished contest of convmat and all peers that can do the product, after checking what they return."""
-    out = np.empty(product.output_shape, product.dtype)
-    ours = partial(_apply(product, engine), product.x, out=out)
-    ours()  # compiles and prepares
+    out = ours()  # compiles and prepares, if that has not been done
     contest = Contest(OURS)
     contest.add(OURS, ours, run_alone(ours, pace.patience)[1])
     if product.batch == 1:
@@ -109,12 +142,6 @@ def _contest(product: Product, engine: str, alone: dict[str, float], pace: Pace)
     return contest
 
 
-def _apply(product: Product, engine: str) -> Callable[..., Array]:
-    """Return what computes the product, of an operator of its own."""
-    operator: Any = product.workload.operator(product.dtype, engine)
-    return (operator.T if product.adjoint else operator).apply  # type: ignore[no-any-return]
-
-
 def check_agreement(product: Product, name: str, theirs: Array, ours: Array) -> None:
     """Raise if a peer's result is not ours."""
     if theirs.dtype != ours.dtype or theirs.size != ours.size:
@@ -126,46 +153,53 @@ def check_agreement(product: Product, name: str, theirs: Array, ours: Array) -> 
         raise RuntimeError(f"{product}: {name} and convmat differ by {difference:.2g} of the largest value")
 
 
-def _summarize(report: Report, ratios: dict[Product, float]) -> None:
-    """Print what the rows of a dtype say together."""
+def _summarize(report: Report, ratios: dict[Product, float], bars: Bars) -> None:
+    """Print what the rows of a dtype say together; limits are for all cases of a group."""
     if not ratios:
         return
     worst = min(ratios, key=ratios.__getitem__)
-    dtype, mean = worst.dtype, geometric_mean(ratios.values())
-    ahead = sum(ratio > 1 for ratio in ratios.values())
+    dtype, present = worst.dtype, {product.workload for product in ratios}
     singles = [ratio > 1 for product, ratio in ratios.items() if product.batch == 1]
+    ahead, mean = sum(ratio > 1 for ratio in ratios.values()), geometric_mean(ratios.values())
     print(
         f"\n{dtype}: {ahead} of {len(ratios)} rows ahead, {sum(singles)} of {len(singles)} at batch 1; geometric mean "
-        f"{mean:.2f} (limit ≥ {MEAN[dtype]}); worst {ratios[worst]:.2f}, {worst} (limit ≥ {SLOWEST[dtype]})"
+        f"{mean:.2f}; worst {ratios[worst]:.2f}, {worst}"
     )
-    if not {workload for workload in WORKLOADS if workload.quick} <= {product.workload for product in ratios}:
-        return  # the other limits are for all cases together
-    report.checks.append(Check(dtype, "geometric mean", mean, MEAN[dtype], at_least=True))
-    if dtype in AHEAD:
-        least = ceil(AHEAD[dtype] * len(singles))
-        report.checks.append(Check(dtype, "rows ahead at batch 1", sum(singles), least, at_least=True))
+    usual = {workload for workload in WORKLOADS if workload.quick}
+    dense = {workload for workload in WORKLOADS if workload.name in DENSE}
+    for name, limits, wanted, counted in (
+        ("geometric mean", bars.mean, usual, present),
+        ("geometric mean of dense rows", bars.dense, dense, dense),
+    ):
+        values = [ratio for product, ratio in ratios.items() if product.workload in counted]
+        if values and wanted <= present and dtype in limits:
+            check = Check(dtype, name, geometric_mean(values), limits[dtype], at_least=True)
+            print(check)
+            report.checks.append(check)
 
 
-def compare_memory(report: Report, chosen_products: Iterable[Product], engine: str) -> None:
+def compare_memory(report: Report, wanted: Iterable[Product], engine: str, settling: float) -> None:
     """Measure the peak of what one product allocates, and what an operator keeps after it.
 
     Seen are the arrays that NumPy allocates, which it reports to tracemalloc, and not those that compiled code does.
     """
-    chosen_products = list(chosen_products)
+    wanted = list(wanted)
     headings = ("product", "engine", "peak MB", "limit MB", "peak/limit", "keeps MB", "estimate", "met")
     title = f"Peak of a product beyond its input and output; limit {ROOM >> 20} MiB + 2 × (input + output)"
-    report.table("memory", title, headings, [str(product) for product in chosen_products])
-    for product in chosen_products:
-        known = estimates(product)
-        name = chosen(product) if engine == "auto" else engine
+    report.table("memory", title, headings, [str(product) for product in wanted])
+    for product in wanted:
+        settled = Settled(product, settling) if engine == "auto" else None
+        name = settled.engine if settled else engine
+        known = settled.known() if settled else estimates(product)
         cost = known[name].cost
         if cost is None:
             report.row([str(product), f"{name}: {known[name].reason}"])
             continue
+        del settled
         x, out = product.x, np.empty(product.output_shape, product.dtype)
         limit = ROOM + 2 * (x.nbytes + out.nbytes)
-        _apply(product, engine)(x, out=out)  # imports and compiles, which is not what an operator keeps
-        apply = _apply(product, engine)
+        applied(product, name)(x, out=out)  # imports and compiles, which is not what an operator keeps
+        apply = applied(product, name)
         tracemalloc.start()
         apply(x, out=out)
         kept = tracemalloc.get_traced_memory()[0]
@@ -179,35 +213,31 @@ def compare_memory(report: Report, chosen_products: Iterable[Product], engine: s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison asked for and print the summary."""
-    named = {workload.name: workload for workload in (*WORKLOADS, *OUTER_PRODUCTS)}
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="most cases, single arrays, few rounds")
-    parser.add_argument("--cases", nargs="+", choices=named, metavar="NAME", help=f"of {', '.join(named)}")
-    parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what convmat uses")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the ratios there")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--regret", action="store_true", help="compare the engines instead")
-    instead.add_argument("--memory", action="store_true", help="measure what a product allocates instead")
-    options = parser.parse_args(arguments)
-    if options.figure and (options.regret or options.memory):
-        parser.error("--figure draws the comparison with peers; leave out --regret and --memory")
+    options = _parse(arguments)
     start = perf_counter()
-    _set_torch_threads()
+    named = {workload.name: workload for workload in (*WORKLOADS, *OUTER_PRODUCTS)}
     workloads = [workload for workload in WORKLOADS if workload.quick or not options.quick]
+    if options.cold and options.quick:
+        workloads = [workload for workload in WORKLOADS if workload.name in QUICK_CASES]
     if options.cases:
         workloads = [workload for name, workload in named.items() if name in options.cases]
     batches, pace = ((1,), QUICK) if options.quick else ((1, 8), Pace())
     report = Report()
-    report.machine |= _versions()
-    print(", ".join(f"{key} {value}" for key, value in report.machine.items()))
-    compile_engines()
-    if options.regret:
-        compare_engines(report, products(workloads, batches=batches), pace)
-    elif options.memory:
-        compare_memory(report, products(workloads, batches=batches), options.engine)
-    else:
-        compare_peers(report, workloads, batches, pace, options.engine)
+    with _absent("numba") if options.plain else nullcontext():
+        report.machine |= _versions()
+        print(", ".join(f"{key} {value}" for key, value in report.machine.items()))
+        if options.cold:
+            minutes = options.minutes or (4.5 if options.quick else 38.0)
+            compare_cold(report, workloads, options.products, minutes, options.adjoint)
+        elif options.busy:
+            compare_busy(report, products(workloads, batches=(1,)), pace)
+        elif options.regret:
+            compare_engines(report, products(workloads, batches=batches), pace)
+        elif options.memory:
+            compare_memory(report, products(workloads, batches=batches), options.engine, pace.settling)
+        else:
+            _set_torch_threads()
+            compare_peers(report, workloads, batches, pace, options.engine, PLAIN if options.plain else FAST)
     if options.json:
         report.save(options.json)
     drawn = [row for dtype in DTYPES for row in report.rows.get(dtype, ()) if "ratio" in row]
@@ -217,12 +247,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compile_engines() -> None:
-    """Use every engine once: ``"auto"`` counts the time to compile one that no product has used."""
-    for product in products((WARM_UP,), batches=(1,)):
-        for name, estimate in estimates(product).items():
-            if estimate.cost is not None and ENGINES[name].automatic:
-                _apply(product, name)(product.x)
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options, after checking which go together."""
+    names = [workload.name for workload in (*WORKLOADS, *OUTER_PRODUCTS)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="most cases, single arrays, few rounds")
+    parser.add_argument("--cases", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="what convmat uses")
+    parser.add_argument("--plain", action="store_true", help="without numba, as it is without the extra fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the ratios there")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--regret", action="store_true", help="compare the engines instead")
+    instead.add_argument("--memory", action="store_true", help="measure what a product allocates instead")
+    instead.add_argument(
+        "--busy",
+        action="store_true",
+        help=f"compare with a busy core instead; where there are more than {WORKERS}, run it on so many (taskset -c 0,1)",
+    )
+    instead.add_argument(
+        "--cold",
+        action="store_true",
+        help="measure the first products of fresh processes instead, forward; about 40 minutes, or 5 of three cases "
+        "with --quick",
+    )
+    cold = parser.add_argument_group("with --cold")
+    cold.add_argument(
+        "--products", nargs="+", type=_positive, default=PRODUCTS, metavar="N", help="how many (default: 1 to 10⁴)"
+    )
+    cold.add_argument(
+        "--minutes", type=float, metavar="NUMBER", help="measure again until then; everything is measured once"
+    )
+    cold.add_argument("--adjoint", action="store_true", help="products with the adjoint instead of forward ones")
+    options = parser.parse_args(arguments)
+    if options.figure and (options.regret or options.memory or options.busy or options.cold):
+        parser.error("--figure draws the comparison with peers; leave out --regret, --memory, --busy and --cold")
+    if options.cold and options.plain:
+        parser.error("--plain compiles nothing, which --cold is for; leave out one of them")
+    return options
+
+
+def _positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+@contextmanager
+def _absent(package: str) -> Iterator[None]:
+    """Make imports of a package fail, as if it were not installed."""
+    missing = object()
+    before: Any = sys.modules.get(package, missing)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
 
 
 def _set_torch_threads() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,62 @@ import numpy as np
 from benchmarks.contest import Contest, Pace, foresee, geometric_mean, run_alone
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere
-from benchmarks.workloads import Product
-from convmat.engines import ENGINES
-from convmat.engines._planner import Estimate
+from benchmarks.workloads import Array, Product
+from convmat import warm_up
+from convmat.engines import ENGINES, Estimate, refusal
 
-LIMITS = {"90th percentile": 1.25, "worst": 1.5}
+LIMITS = {"90th percentile": 1.15, "worst": 1.4}
 _LONG = 2.0  # seconds of a product after which it is not repeated
+_PRODUCTS, _LONGEST = (
+    8,
+    4.0,
+)  # products before a choice is asked for, unless they take so many times longer than they should
 
 
-def estimates(product: Product) -> dict[str, Estimate]:
-    """Return what the planner knows of each engine for a product."""
-    explanation = product.workload.operator(product.dtype).explain(product.batch)
-    return {e.engine: e for e in explanation.estimates if e.transposed == product.transposed}
+def estimates(product: Product, operator: Any = None) -> dict[str, Estimate]:
+    """Return what the planner knows of each engine for a product, by the operator given or by one that is new."""
+    operator = product.workload.operator(product.dtype) if operator is None else operator
+    found = operator.explain(product.batch).estimates
+    return {e.engine: e for e in found if e.transposed == product.transposed}
 
 
-def chosen(product: Product) -> str:
-    """Return the engine that ``engine="auto"`` takes."""
-    return next(name for name, estimate in estimates(product).items() if estimate.chosen)
+def applied(product: Product, engine: str | Any) -> Callable[..., Array]:
+    """Return what computes the product, of the operator given or of one that is new, by its engine's name."""
+    operator: Any = product.workload.operator(product.dtype, engine) if isinstance(engine, str) else engine
+    return (operator.T if product.adjoint else operator).apply  # type: ignore[no-any-return]
+
+
+class Settled:
+    """An operator with ``engine="auto"`` in use: all it may call is compiled, and it has had time to choose.
+
+    Parameters
+    ----------
+    product : Product
+        What it computes.
+    seconds : float
+        How long, before it is compared with anything.
+    """
+
+    def __init__(self, product: Product, seconds: float) -> None:
+        self._product = product
+        self._operator = product.workload.operator(product.dtype)
+        if refusal() is None:
+            warm_up(self._operator)
+        self.out = np.empty(product.output_shape, product.dtype)
+        self.call = partial(applied(product, self._operator), product.x, out=self.out)
+        start, count = perf_counter(), 0
+        while count == 0 or perf_counter() - start < seconds * (1 if count >= _PRODUCTS else _LONGEST):
+            self.call()
+            count += 1
+
+    def known(self) -> dict[str, Estimate]:
+        """Return what the planner knows now."""
+        return estimates(self._product, self._operator)
+
+    @property
+    def engine(self) -> str:
+        """The engine that is chosen now."""
+        return next(name for name, estimate in self.known().items() if estimate.chosen)
 
 
 def compare_engines(report: Report, products: Iterable[Product], pace: Pace) -> None:
@@ -37,16 +77,17 @@ def compare_engines(report: Report, products: Iterable[Product], pace: Pace) -> 
     engines = [name for name, engine in ENGINES.items() if engine.automatic]
     headings = ("product", "chosen", "best", "regret", *engines)
     title = (
-        "Time of the engine that auto chooses / that of the best engine; and each engine's time in ms, with the planner's\n"
-        "estimate in brackets. * ran once, ~ estimated from a batch of 1, – refuses or keeps too much"
+        "Time of the engine that auto uses, once it has had time to choose / that of the best engine; and each engine's\n"
+        "time in ms, with the planner's estimate in brackets.\n"
+        "* ran once, ~ estimated from a batch of 1, – refuses or keeps too much"
     )
     report.table("regret", title, headings, [str(product) for product in products])
     regrets: dict[str, float] = {}
     errors: defaultdict[str, list[float]] = defaultdict(list)
     field, elsewhere = _Field(pace), Elsewhere()
     for product in products:
-        known = estimates(product)
-        choice = chosen(product)
+        settled = Settled(product, pace.settling)
+        known, choice = settled.known(), settled.engine
         contest = field.contest(product, known, choice)
         best = min((choice, contest.fastest()), key=contest.ratio)
         regrets[str(product)] = 1 / contest.ratio(best)
@@ -105,8 +146,7 @@ class _Field:
                 continue
             if name not in self._operators:
                 self._operators[name] = product.workload.operator(product.dtype, name)
-            operator = self._operators[name]
-            call = partial((operator.T if product.adjoint else operator).apply, product.x, out=out)
+            call = partial(applied(product, self._operators[name]), product.x, out=out)
             single = None if name == choice else foresee(self._alone, name, product.batch, patience)
             if single is None:
                 if product.batch == 1:

@@ -44,10 +44,13 @@ class Workload:
         generator = np.random.default_rng(7)
         return [generator.standard_normal(length).astype(dtype) for length in self.kernel_shape]
 
-    def operator(self, dtype: str, engine: str = "auto") -> Convolution | TransposedConvolution:
-        """Return the operator whose product is the forward one."""
+    def operator(
+        self, dtype: str, engine: str = "auto", kernel: Array | None = None
+    ) -> Convolution | TransposedConvolution:
+        """Return the operator whose product is the forward one, with the kernel given, or else its own."""
         kind = TransposedConvolution if self.transposed else Convolution
-        return kind(self.kernel(dtype), self.input_shape, **self.options, engine=engine, workers=WORKERS)
+        kernel = self.kernel(dtype) if kernel is None else kernel
+        return kind(kernel, self.input_shape, **self.options, engine=engine, workers=WORKERS)
 
     @cached_property
     def geometry(self) -> ConvolutionGeometry:
@@ -119,7 +122,6 @@ def products(
 
 _SAME = {"padding": "same"}
 
-WARM_UP = Workload("warm-up", (16, 16, 3, 3), (16, 12, 12), _SAME)  # takes no time but to compile what is compiled
 WORKLOADS = (
     Workload("image-3", (3, 3), (1024, 1024), _SAME),
     Workload("image-7", (7, 7), (1024, 1024), _SAME),

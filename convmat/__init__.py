@@ -3,7 +3,7 @@
 from convmat import textbook
 from convmat.geometry import ConvolutionGeometry
 from convmat.matrices import convolution_matrix, transposed_convolution_matrix
-from convmat.operators import Convolution, TransposedConvolution
+from convmat.operators import Convolution, TransposedConvolution, warm_up
 
 __all__ = [
     "Convolution",
@@ -12,5 +12,6 @@ __all__ = [
     "convolution_matrix",
     "textbook",
     "transposed_convolution_matrix",
+    "warm_up",
 ]
 __version__ = "0.1.0"

@@ -105,6 +105,7 @@ sphinx_gallery_conf = {
 
 # --- Reference
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 numpydoc_show_class_members = False

@@ -16,7 +16,10 @@ from tests import reference
 
 DTYPES = ("int8", "uint16", "int64", "float32", "float64", "complex64", "complex128")
 INEXACT = tuple(dtype for dtype in DTYPES if np.dtype(dtype).kind in "fc")
-PACKAGES = {"taps": "numba", "winograd": "numba", "separable": "numba", "torch": "torch"}  # which an engine needs
+PACKAGES = {  # which an engine needs
+    **dict.fromkeys(("taps", "winograd", "winograd4", "separable"), "numba"),
+    "torch": "torch",
+}
 TOLERANCE = {"f": 1e-5, "d": 1e-12, "F": 1e-5, "D": 1e-12}
 
 
@@ -129,7 +132,7 @@ def cases(draw, modes=PADDING_MODES, most_axes=3, torch_only=False, wide=True, t
 
 @st.composite
 def layers(draw):
-    """Draw a layer of 3 × 3 taps and many channels, which the engine `winograd` takes."""
+    """Draw a layer of 3 × 3 taps and many channels, which the engines `winograd` and `winograd4` take."""
     mode = draw(st.sampled_from(PADDING_MODES))
     size = draw(st.tuples(st.integers(2, 9), st.integers(2, 9)))
     padding = tuple(
@@ -244,9 +247,10 @@ def takes(engine, geometry, dtype):
             return inexact and len(geometry.axes) <= 3
         case "separable":  # and then for kernels that are outer products
             return inexact and inner == outer == 1 and sum(taps > 1 for taps in geometry.spatial_kernel) > 1
-        case "winograd":
+        case "winograd" | "winograd4":
             plain = geometry.spatial_kernel == (3, 3) and geometry.stride == geometry.dilation == (1, 1)
-            return np.dtype(dtype).kind == "f" and plain and 8 <= min(inner, outer) <= max(inner, outer) <= 32768
+            numbers, most = (("float32", "float64"), 32768) if engine == "winograd" else (("float64",), 1024)
+            return np.dtype(dtype).name in numbers and plain and 8 <= min(inner, outer) <= max(inner, outer) <= most
     raise ValueError(f"no rule says what {engine!r} is for")
 
 

@@ -25,6 +25,7 @@ CHILDREN = 6
 CASES = {  # kernel's shape and input's, enough for several threads
     "taps": ((24, 24, 3, 3), (24, 40, 41)),
     "winograd": ((24, 24, 3, 3), (24, 40, 41)),
+    "winograd4": ((24, 24, 3, 3), (24, 40, 41)),
     "separable": ((7, 7), (300, 310)),
     "gemm": ((24, 24, 3, 3), (24, 40, 41)),
     "fft": ((3, 3, 21, 21), (3, 120, 130)),

@@ -15,7 +15,7 @@ import scipy.sparse
 from convmat import Convolution, TransposedConvolution, convolution_matrix, transposed_convolution_matrix
 
 NUMPY_MODE = {"circular": "wrap", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge"}
-ENGINES = ("auto", "taps", "winograd", "separable", "gemm", "fft", "csr", "torch")
+ENGINES = ("auto", "taps", "winograd", "winograd4", "separable", "gemm", "fft", "csr", "torch")
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 TOLERANCE = {"f": 1e-5, "d": 1e-12, "F": 1e-5, "D": 1e-12}
 INEXACT = ("float32", "float64", "complex64", "complex128")
@@ -227,7 +227,9 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m tests.smoke", description="Check every engine, and matrices, in a few seconds."
     )
-    parser.add_argument("--demand", type=names, default=names(""), help="engines that have to compute: taps,winograd")
+    parser.add_argument(
+        "--demand", type=names, default=names(""), help="engines that have to compute, as taps,winograd"
+    )
     parser.add_argument("--refuse", type=names, default=names(""), help="engines that have to refuse")
     parser.add_argument("--errstate", action="store_true", help="run inside numpy.errstate(all='raise')")
     parser.add_argument("--small", action="store_true", help="leave out what takes several threads and much memory")

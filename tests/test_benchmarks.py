@@ -18,7 +18,7 @@ from benchmarks.cases import Case
 from benchmarks.contest import QUICK, Contest, Single, foresee, geometric_mean, run_alone
 from benchmarks.figure import draw
 from benchmarks.libraries import LIBRARIES
-from benchmarks.peers import check_agreement
+from benchmarks.peers import FAST, _summarize, check_agreement
 from benchmarks.peers import main as compare
 from benchmarks.report import Check, Report
 from benchmarks.timing import Elsewhere, interleave, ratio
@@ -299,11 +299,13 @@ def test_geometric_mean():
 @pytest.fixture
 def small_workloads(monkeypatch):
     monkeypatch.setattr("benchmarks.peers.WORKLOADS", SMALL_WORKLOADS[:2])
-    monkeypatch.setattr("benchmarks.peers.QUICK", replace(QUICK, budget=0.0, rounds=(1, 1)))
+    monkeypatch.setattr("benchmarks.peers.QUICK", replace(QUICK, budget=0.0, rounds=(1, 1), settling=0.0))
+    monkeypatch.setattr("benchmarks.busy._TURN", 0.0)
 
 
 @pytest.mark.parametrize(
-    ("options", "section", "count"), [([], "float64", 4), (["--regret"], "regret", 8), (["--memory"], "memory", 8)]
+    ("options", "section", "count"),
+    [([], "float64", 4), (["--regret"], "regret", 8), (["--memory"], "memory", 8), (["--busy"], "busy", 8)],
 )
 def test_comparison_of_products_runs(small_workloads, options, section, count, tmp_path, capsys):
     path = tmp_path / "figures.json"
@@ -318,7 +320,10 @@ def test_comparison_of_products_runs(small_workloads, options, section, count, t
         (["--cases", "nothing"], "invalid choice: 'nothing'"),
         (["--engine", "nothing"], "invalid choice: 'nothing'"),
         (["--regret", "--memory"], "not allowed with"),
-        (["--regret", "--figure", "a.png"], "leave out --regret and --memory"),
+        (["--regret", "--figure", "a.png"], "leave out --regret, --memory, --busy and --cold"),
+        (["--cold", "--figure", "a.png"], "leave out --regret, --memory, --busy and --cold"),
+        (["--cold", "--plain"], "leave out one of them"),
+        (["--cold", "--products", "0"], "must be at least 1, got 0"),
     ],
 )
 def test_unknown_comparisons_are_refused(arguments, message, capsys):
@@ -335,3 +340,26 @@ def test_figure_is_drawn(tmp_path):
     ]
     draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_plain_products_are_computed_without_numba(small_workloads, tmp_path, capsys):
+    before = sys.modules.get("numba")
+    path = tmp_path / "figures.json"
+    assert compare(["--quick", "--plain", "--json", str(path)]) == 0
+    assert sys.modules.get("numba") is before
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    assert "numba" not in figures["machine"]
+    rows = [row for dtype in ("float64", "float32") for row in figures["rows"][dtype]]
+    assert {row["engine"] for row in rows} <= {"gemm", "fft", "csr"}
+    checks = [(check["section"], check["name"], check["limit"]) for check in figures["checks"]]
+    assert checks == [("float64", "geometric mean", 1.5), ("float32", "geometric mean", 0.8)]
+
+
+def test_dense_rows_have_a_limit_of_their_own(capsys):
+    report = Report()
+    dense = [workload for workload in WORKLOADS if workload.name in ("mid", "deep", "stem", "up")]
+    ratios = dict.fromkeys(products(dense, ("float32",), (1,)), 2.0)
+    _summarize(report, ratios, FAST)
+    assert report.checks == [Check("float32", "geometric mean of dense rows", pytest.approx(2.0), 1.3, at_least=True)]
+    _summarize(report, {product: ratio for product, ratio in ratios.items() if product.workload is not dense[0]}, FAST)
+    assert len(report.checks) == 1  # not of some of them

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from convmat import Convolution, ConvolutionGeometry, TransposedConvolution, convolution_matrix
 from convmat import transposed_convolution_matrix as transposed_matrix
-from convmat.operators._operators import HostProducts
+from convmat.operators._host import HostProducts
 
 K, K3 = np.ones((3, 3)), np.ones(3)
 L = np.ones((4, 3, 3, 3))  # a layer of 3 to 4 channels
@@ -175,7 +175,7 @@ WRONG = [
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.ones((3, 3), "f")), {}, TypeError, "out must have dtype float64, got float32"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), [0] * 9), {}, TypeError, "out must be a plain array or None, got list"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.ma.zeros((3, 3))), {}, TypeError, "out must be a plain array or None, got MaskedArray"),
-    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.asmatrix(np.zeros((3, 3)))), {}, TypeError, "out must be a plain array or None, got matrix"),
+    (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.zeros((3, 3)).view(np.matrix)), {}, TypeError, "out must be a plain array or None, got matrix"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(3), (3, 3), (8, 0))), {}, ValueError, "out must have memory for each of its elements, got shape (3, 3) and strides (8, 0)"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(9), (3, 3), (8, 8))), {}, ValueError, "out must have memory for each of its elements, got shape (3, 3) and strides (8, 8)"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(9), (3, 3), (16, 8))), {}, ValueError, "out must have memory.*got shape (3, 3) and strides (16, 8)"),

@@ -18,7 +18,7 @@ from tests.fuzz.drawing import THRESHOLDS, draw
 from tests.fuzz.reporting import reproduction, smallest
 
 # What is no size from which another way is taken: names, markers, bits, and the sizes of tables in other units.
-NO_THRESHOLDS = {"_NONE", "_EXTENT", "_MOST_AXES", "_MOST_CHANNELS", "_RESIDUAL"}
+NO_THRESHOLDS = {"_NONE", "_EXTENT", "_MOST_AXES", "_MOST_CHANNELS", "_MOST_SINGLE", "_RESIDUAL"}
 NO_THRESHOLDS |= {"_ARRAYS", "_GROUP", "_PRODUCTS", "_VECTOR"}  # numbers of what there is, not of what is worth it
 
 
@@ -81,10 +81,10 @@ def test_every_threshold_is_drawn():
 
 
 def test_thresholds_are_set_for_a_while():
-    seen = [gemm._BLOCK]
-    with patched({"convmat.engines._gemm._BLOCK": 7}):
-        seen.append(gemm._BLOCK)
-    seen.append(gemm._BLOCK)
+    seen = [gemm.BLOCK]
+    with patched({"convmat.engines._gemm.BLOCK": 7}):
+        seen.append(gemm.BLOCK)
+    seen.append(gemm.BLOCK)
     assert seen == [1 << 19, 7, 1 << 19]
     with pytest.raises(AttributeError, match="_NO_SUCH"):
         patched({"convmat.engines._gemm._NO_SUCH": 7}).__enter__()

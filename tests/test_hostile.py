@@ -22,23 +22,40 @@ def stage():
     return module
 
 
-def judge(stage, tmp_path, code, **options):
+def verdict(stage, tmp_path, code, **options):
     row = stage.Condition("name", "what", (stage.python("-c", code),), stage.as_it_is, **options)
-    return stage.judge(row, tmp_path)[1]
+    return stage.judge(row, tmp_path)
 
 
-def test_results(stage, tmp_path, capsys):
+def judge(stage, tmp_path, code, **options):
+    return verdict(stage, tmp_path, code, **options).result
+
+
+def test_results(stage, tmp_path):
     assert judge(stage, tmp_path, "") == "passed"
-    assert judge(stage, tmp_path, "print('because'); raise SystemExit(3)") == "FAILED: exit status 3"
-    assert "because" in capsys.readouterr().out
+    failed = verdict(stage, tmp_path, "print('because'); raise SystemExit(3)")
+    assert failed.result == "FAILED: exit status 3"
+    assert "because" in failed.lines
     assert judge(stage, tmp_path, "import os; os.abort()") == "FAILED: exit status -6"
     assert judge(stage, tmp_path, "", lacking=lambda: "no such machine") == "not had: no such machine"
 
 
-def test_what_hangs_is_ended_and_shows_where(stage, tmp_path, capsys):
+def test_what_hangs_is_ended_and_shows_where(stage, tmp_path):
     code = "def hang():\n while True: pass\nhang()"
-    assert judge(stage, tmp_path, code, limit=2) == "FAILED: it did not end in 2 s"
-    assert "in hang" in capsys.readouterr().out
+    ended = verdict(stage, tmp_path, code, limit=2)
+    assert ended.result == "FAILED: it did not end in 2 s"
+    assert "in hang" in "".join(ended.lines)
+
+
+def test_what_failed_is_printed_last(stage, monkeypatch, capsys):
+    """A log that is cut off shows its end."""
+    rows = [stage.Condition(name, name, (stage.python("-c", code),), stage.as_it_is)
+            for name, code in (("bad", "print('because'); raise SystemExit(3)"), ("good", ""))]  # fmt: skip
+    monkeypatch.setattr(stage, "table", lambda full: rows)
+    monkeypatch.setattr(sys, "argv", ["hostile"])
+    assert stage.main() == 1
+    printed = capsys.readouterr().out
+    assert printed.endswith("bad | because\nbad: FAILED: exit status 3\n")
 
 
 def test_commands_use_this_checkout_and_nothing_of_the_callers_settings(stage, tmp_path, monkeypatch):

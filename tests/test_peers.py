@@ -120,6 +120,15 @@ def test_scipy_ndimage_names(mode, name):
     np.testing.assert_allclose(Convolution(kernel, x.shape, padding="same", padding_mode=mode).apply(x), expected)
 
 
+def test_pylops_takes_arrays():
+    pylops = pytest.importorskip("pylops")
+    A = Convolution(np.arange(9.0).reshape(3, 3), (6, 7), stride=2)
+    wrapped, x = pylops.aslinearoperator(A), np.arange(42.0).reshape(6, 7)
+    assert (wrapped.dims, wrapped.dimsd) == (A.input_shape, A.output_shape)
+    np.testing.assert_allclose(wrapped @ x, A.apply(x))
+    np.testing.assert_allclose(wrapped.H @ A.apply(x), A.H.apply(A.apply(x)))
+
+
 def test_pylops_convolve2d():
     pylops = pytest.importorskip("pylops")
     kernel = values((3, 5), "float64")

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from time import monotonic
 
 from convmat._messages import scaled
+from convmat._runtime.groups import own_groups
 
 _MACHINE, _STATUS = Path("/proc/meminfo"), Path("/proc/self/statm")
-_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _UNCHECKED = 1 << 24  # bytes that are not checked: reading the limits costs more than writing such an array
 _PARTS, _MOMENT = 32, 0.5  # less than 1/32 of the memory available in the last 0.5 s passes without another reading
 _last = [(0.0, 0)]  # the time of the last reading, and the bytes that were available
@@ -84,22 +84,12 @@ def _machine() -> Iterator[int]:
 
 def _control_groups() -> Iterator[int]:
     """Yield what each control group of the process leaves, from its own up to the root; cached files count as free."""
-    with suppress(OSError):
-        for line in _OWN_GROUPS.read_text().splitlines():
-            _, controllers, own = line.split(":", 2)
-            if not controllers:
-                root, names = _GROUPS, _VERSION_2
-            elif "memory" in controllers.split(","):
-                root, names = _GROUPS / "memory", _VERSION_1
-            else:
-                continue
-            limit, usage, cached = names
-            for group in (PurePosixPath(own), *PurePosixPath(own).parents):
-                folder = root.joinpath(*group.parts[1:])
-                most = _number(folder / limit)
-                if most is not None:
-                    used = (_number(folder / usage) or 0) - _figures(folder / "memory.stat").get(cached, 0)
-                    yield most - max(0, used)
+    for folder, version in own_groups("memory"):
+        limit, usage, cached = _VERSION_1 if version == 1 else _VERSION_2
+        most = _number(folder / limit)
+        if most is not None:
+            used = (_number(folder / usage) or 0) - _figures(folder / "memory.stat").get(cached, 0)
+            yield most - max(0, used)
 
 
 def _address_space() -> Iterator[int]:

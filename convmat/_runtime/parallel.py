@@ -10,10 +10,13 @@ from functools import cache
 from math import ceil
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from convmat._runtime.forks import new_lock, undisturbed
+from convmat._runtime.groups import cpu_quota
 from convmat._runtime.quiet import quietly
+
+T = TypeVar("T")
 
 _SOON = 0.1  # seconds that an interrupt may wait for the end of a block
 _RATE = 1000  # blocks that a thread takes a second, at most: each costs 10 to 50 µs for Python's lock
@@ -21,10 +24,12 @@ _EACH = 4  # blocks for each thread: then all end at about the same time, even i
 
 
 def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPUs that this process may use: those that it is bound to, or a quota of time if that is less.
+
+    With more threads than the quota has CPUs, all of them would stop together when the quota is used up.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, cpu_quota() or bound)
 
 
 def count_workers(workers: int | None) -> int:
@@ -128,6 +133,17 @@ def run_blocks(
         if interrupt is not None:
             raise interrupt
     job.raise_error()
+
+
+def call_single_threaded(function: Callable[[], T]) -> T:
+    """Return what a function returns, and hold BLAS at one thread meanwhile.
+
+    Small calls of BLAS and LAPACK gain nothing from a second thread. Where another process takes its core, each of them
+    waits for it. The function runs in the calling thread alone, and may call `run_blocks`.
+    """
+    results: list[T] = []
+    run_blocks(lambda: results.append(function()), [()], 1, single_threaded_blas=True)
+    return results[0]
 
 
 class _Job:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from convmat import __version__
 from convmat.commands._console import CommandError, words
 
-COMMANDS = ("demo", "exercise")
+COMMANDS = ("demo", "exercise", "warm-up")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +78,11 @@ def _run(argv: list[str]) -> None:
 
         exercise.run(arguments.figure, arguments.seconds)
         return
+    if arguments.command == "warm-up":
+        from convmat.commands import warm_up
+
+        warm_up.run(arguments.dtype)
+        return
     if not named:
         _check_image(arguments.image)
     from convmat.commands import demo
@@ -90,7 +95,7 @@ def _check_image(image: Path | None) -> None:
     if image is None or len(image.parts) != 1 or image.suffix or os.path.lexists(image):
         return
     likely = get_close_matches(image.name, COMMANDS, 1)
-    hint = f"did you mean python -m convmat {likely[0]}?" if likely else f"the commands are {' and '.join(COMMANDS)}"
+    hint = f"did you mean python -m convmat {likely[0]}?" if likely else f"the commands are {', '.join(COMMANDS)}"
     raise CommandError(f"there is neither a command nor an image {str(image)!r}; {hint}")
 
 
@@ -185,5 +190,14 @@ def _parser() -> argparse.ArgumentParser:
         default=SECONDS,
         metavar="NUMBER",
         help="how long to measure, about (default: %(default)g)",
+    )
+    command = commands.add_parser(
+        "warm-up",
+        help="compile all that products call, so that the first ones need not wait: for images and containers",
+        description="Compile all code of the fast engines, and keep it on the disk for this processor: in NUMBA_CACHE_DIR "
+        "if that is set, else beside the package or in the user's cache.",
+    )
+    command.add_argument(
+        "--dtype", choices=("float32", "float64"), help="for this dtype and its complex one alone (default: both)"
     )
     return parser

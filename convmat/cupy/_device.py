@@ -49,7 +49,7 @@ def describe(number: int) -> Device:
         bandwidth=memory or Device().bandwidth,
         gemm=single / attributes.get("SingleToDoublePrecisionPerfRatio", 2),
         single=single,
-        loading=0.0,
+        measured=True,
         memory=float(device.mem_info[1]),
     )
 

@@ -12,7 +12,7 @@ from convmat.cupy._assembly import assemble_as
 from convmat.cupy._device import Device, available_memory, describe
 from convmat.cupy._engines import ENGINES
 from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape, check_dtype
-from convmat.operators import OperatorBase, Products
+from convmat.operators import Ledger, OperatorBase, Products
 
 _HOST = "the operator's own host side, .to('numpy')"
 
@@ -23,10 +23,13 @@ class DeviceProducts(Products):
     arrays = cupy
     engines = ENGINES
     place = " on the device"
-    used: ClassVar[set[str]] = set()
+    ledger: ClassVar[Ledger] = Ledger()
 
     def _describe_machine(self) -> Device:
         return describe(self.kernel.device.id)
+
+    def _wait(self) -> None:
+        cupy.cuda.get_current_stream().synchronize()
 
     def available_memory(self) -> int:
         """Return the bytes that arrays may take now."""

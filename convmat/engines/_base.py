@@ -14,56 +14,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
 from convmat._runtime import new_lock, quietly
+from convmat.engines._compiled.loader import Code
+from convmat.engines._machine import Machine
 from convmat.geometry import Array, ConvolutionGeometry
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the cost of a product depends on besides its geometry.
-
-    Attributes
-    ----------
-    workers : int
-        Number of threads.
-    bandwidth : float
-        Bytes per second that one thread streams.
-    gemm : float
-        Multiplications and additions per second of one thread in double precision matrix products; single is twice that.
-    fft : float
-        Floating-point operations per second of one thread in double precision Fourier transforms; single is twice that.
-    stream : float
-        Floating-point operations per second of one thread in elementwise products.
-    call : float
-        Seconds that one NumPy call on a small array takes.
-    loading : float or None
-        Seconds until compiled code can be called; None means as it stands in this process.
-    memory : float
-        Bytes that there are.
-    cache : float
-        Bytes that stay in a cache between products, where they move four times as fast.
-    """
-
-    workers: int = 1
-    bandwidth: float = 10e9
-    gemm: float = 40e9
-    fft: float = 4e9
-    stream: float = 3e9
-    call: float = 1.5e-6
-    loading: float | None = None
-    memory: float = inf
-    cache: float = 4e6
-
-    def moving(self, nbytes: float) -> float:
-        """Return the seconds that one thread takes to move so many bytes."""
-        return nbytes / self.bandwidth / (4 if nbytes < self.cache else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +37,11 @@ class Cost:
     seconds : float
         Time of one product.
     setup : float
-        Seconds to prepare, once for the kernel.
+        Seconds to prepare, once for the kernel, apart from compiled code.
     state : float
         Bytes kept between products.
+    code : tuple of Code
+        The compiled code that it needs.
     """
 
     flops: float
@@ -87,6 +49,7 @@ class Cost:
     seconds: float
     setup: float
     state: float
+    code: tuple[Code, ...] = ()
 
 
 class PerDirection(Generic[T]):
@@ -179,12 +142,32 @@ class Engine(Protocol):
         """Return the engine for one kernel, C-contiguous and of shape (C_out, C_in // groups, *k)."""
 
 
-@runtime_checkable
 class SelectiveEngine(Engine, Protocol):
     """An engine that also depends on the values of the kernel."""
 
     def refuses_values(self, kernel: Array) -> str | None:
         """Return the sentence that tells the user why not with a kernel as `bind` takes it, or None."""
+
+
+class CompiledEngine(Engine, Protocol):
+    """An engine whose products call compiled code."""
+
+    def load(self, plan: Any) -> None:
+        """Load all that products by a plan call, or compile it."""
+
+    def all_code(self, number: np.dtype[Any]) -> list[Code]:
+        """Return all code of the engine for float32 or float64."""
+
+
+# Asking a protocol itself would take longer than many a product.
+def is_selective(engine: Engine) -> TypeGuard[SelectiveEngine]:
+    """Tell whether an engine depends on the values of the kernel."""
+    return hasattr(engine, "refuses_values")
+
+
+def is_compiled(engine: Engine) -> TypeGuard[CompiledEngine]:
+    """Tell whether an engine's products call compiled code."""
+    return hasattr(engine, "all_code")
 
 
 # Why an engine cannot use the values of a kernel, or None.
@@ -203,6 +186,6 @@ def find_refusal(
     refusal = engine.refuses(own_geometry(engine, geometry), dtype)
     if refusal is None and local and not engine.local:
         refusal = "one input reaches outputs that do not read it, which local=True rules out"
-    if refusal is None and isinstance(engine, SelectiveEngine):
+    if refusal is None and is_selective(engine):
         refusal = refuses_values(engine)
     return refusal

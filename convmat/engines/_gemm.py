@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from convmat._runtime import run_blocks
-from convmat.engines._base import Cost, Machine
+from convmat.engines._base import Cost
+from convmat.engines._correlation import BLOCK, SERIAL, view_windows
+from convmat.engines._machine import Machine
 from convmat.engines._padding import pad
 from convmat.engines._sums import matmul, most_terms
 from convmat.geometry import Array, ConvolutionGeometry, dual_kernel
 
 Index = tuple[Any, ...]
 
-_BLOCK = 1 << 19  # bytes of a block of columns, for about half of a second-level cache
 _MOST_AXES = (64 - 3) // 2  # windows have two dimensions for each, and three more
-_SERIAL = 1 << 20  # multiplications below which one thread is faster
 
 
 class _Estimate:
@@ -79,8 +79,8 @@ class GemmEngine:
         passes += _Estimate.LINE / dtype.itemsize / geometry.spatial_output[-1]
         if scatters:
             passes = _Estimate.SCATTER
-        calls = _Estimate.CALLS + _Estimate.STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // _BLOCK)
-        seconds = flops / rate / (machine.workers if flops > 2 * _SERIAL else 1)
+        calls = _Estimate.CALLS + _Estimate.STEP_CALLS * (1 + (offsets if scatters else 1)) * -(-columns // BLOCK)
+        seconds = flops / rate / (machine.workers if flops > 2 * SERIAL else 1)
         results = 2.0 * batch * outputs * geometry.out_channels * dtype.itemsize
         seconds += (passes * columns + results) / machine.bandwidth + calls * machine.call
         return Cost(flops, 2 * columns + moved, seconds, 0.0, state)
@@ -137,18 +137,18 @@ class _Blocks:
         self.geometry, self.workers = geometry, workers
         self.matrix = kernel.reshape(geometry.groups, len(kernel) // geometry.groups, -1)
         count, *others = geometry.spatial_output
-        lines = max(1, _BLOCK // (self.matrix.shape[2] * prod(others) * kernel.itemsize))
+        lines = max(1, BLOCK // (self.matrix.shape[2] * prod(others) * kernel.itemsize))
         self.ranges = [(first, min(first + lines, count)) for first in range(0, count, lines)]
 
     def gather(self, x: Array, out: Array) -> None:
         """Multiply the kernel by the columns that gather each output's taps."""
         groups, rows, taps = self.matrix.shape
         outputs = self.geometry.spatial_output
-        windows = self._windows(x)
+        windows = view_windows(x, self.geometry)
         out, line = out.reshape(len(x), groups, rows, -1), prod(outputs[1:])
         ranges = self.ranges
         # Where all outputs of a group are less than a block, several groups make one.
-        several = max(1, _BLOCK // (taps * prod(outputs) * self.matrix.itemsize)) if len(ranges) == 1 else 1
+        several = max(1, BLOCK // (taps * prod(outputs) * self.matrix.itemsize)) if len(ranges) == 1 else 1
 
         def multiply(item: int, group: int, first: int, last: int) -> None:
             some = slice(group, group + several)
@@ -174,7 +174,7 @@ class _Blocks:
     def _add(self, y: Array, out: Array, offsets: list[tuple[int, ...]], first_tap: int) -> None:
         """Add the products of some taps, at `offsets` in the kernel and from `first_tap` on in its ravel."""
         groups, rows, _ = self.matrix.shape
-        windows = self._windows(out)
+        windows = view_windows(out, self.geometry)
         y = y.reshape(len(y), groups, rows, *self.geometry.spatial_output)
         kernel = self.matrix.swapaxes(1, 2).reshape(groups, -1, prod(self.geometry.spatial_kernel), rows)
         kernel = kernel[:, :, first_tap : first_tap + len(offsets)]
@@ -196,18 +196,8 @@ class _Blocks:
 
     def _run(self, multiply: Any, blocks: list[tuple[int, ...]]) -> None:
         """Share blocks among threads, each with a BLAS of one, where they are large."""
-        large = self.matrix.size * prod(self.geometry.spatial_output) > _SERIAL
+        large = self.matrix.size * prod(self.geometry.spatial_output) > SERIAL
         run_blocks(multiply, blocks, self.workers if large else 1, single_threaded_blas=large)
-
-    def _windows(self, x: Array) -> Array:
-        """Return a view (B, groups, C_in / groups, *k, *outputs) of every tap of every output."""
-        geometry = self.geometry
-        x = x.reshape(len(x), geometry.groups, -1, *geometry.spatial_input)
-        steps = x.strides[3:]
-        taps = tuple(step * dilation for step, dilation in zip(steps, geometry.dilation, strict=True))
-        moves = tuple(step * stride for step, stride in zip(steps, geometry.stride, strict=True))
-        shape = (*x.shape[:3], *geometry.spatial_kernel, *geometry.spatial_output)
-        return np.lib.stride_tricks.as_strided(x, shape, (*x.strides[:3], *taps, *moves))
 
 
 def _dual(geometry: ConvolutionGeometry) -> ConvolutionGeometry | None:

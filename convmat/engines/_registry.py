@@ -8,8 +8,11 @@ from convmat.engines._separable import engine as separable
 from convmat.engines._taps.taps import engine as taps
 from convmat.engines._torch import engine as torch
 from convmat.engines._winograd.winograd import engine as winograd
+from convmat.engines._winograd.winograd import engine4 as winograd4
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (taps, winograd, separable, gemm, fft, csr, torch)}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (taps, winograd, winograd4, separable, gemm, fft, csr, torch)
+}
 
 # Other names of the above, or of what does the same elsewhere; or what to say of them.
 KNOWN_AS = {

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convmat.engines._base import Cost, Machine, Scratch
+from convmat.engines._base import Cost, Scratch
+from convmat.engines._compiled.loader import Code
+from convmat.engines._machine import Machine
 from convmat.engines._taps import taps
 from convmat.geometry import Array, ConvolutionGeometry
 
@@ -67,12 +69,22 @@ class SeparableEngine:
             max(cost.setup for cost in costs),
             sum(cost.state for cost in costs)
             + float(_ARRAYS) * dtype.itemsize * _at_once(steps, batch) * _between(steps),
+            costs[0].code,
         )
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Return the geometry of each axis, and what the engine `taps` prepares from it."""
         steps = _steps(geometry)
         return steps, [taps.engine.prepare(step.geometry, dtype, workers) for step in steps]
+
+    def load(self, plan: Any) -> None:
+        """Load or compile what the axes need."""
+        for axis_plan in plan[1]:
+            taps.engine.load(axis_plan)
+
+    def all_code(self, number: np.dtype[Any]) -> list[Code]:
+        """Return the code of the axes."""
+        return taps.engine.all_code(number)
 
     def bind(self, plan: Any, kernel: Array) -> SeparableProducts:
         """Return the products of one kernel."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from convmat.engines._base import Cost, Machine
+from convmat.engines._base import Cost
+from convmat.engines._machine import Machine
 from convmat.geometry import Array, ConvolutionGeometry
 
 
@@ -35,7 +37,7 @@ class TorchEngine:
             return f"PyTorch convolves over 1 to 3 axes, got {len(geometry.axes)}"
         if dtype.kind in "iu":
             return f"PyTorch's convolutions need a float or complex dtype, got {dtype}"
-        if find_spec("torch") is None:
+        if not _is_installed():
             return "PyTorch is not installed; pip install torch"
         return None
 
@@ -118,5 +120,12 @@ def _start_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_child)
+
+
+@cache
+def _is_installed() -> bool:
+    """Tell whether there is something to import."""
+    return find_spec("torch") is not None
+
 
 engine = TorchEngine()

@@ -8,12 +8,17 @@ from convmat.matrices._assembly import (
     convolution_matrix,
     transposed_convolution_matrix,
 )
+from convmat.matrices._gram import assemble_gram_as, gram_size
+from convmat.matrices._gram_convolution import gram_convolution
 
 __all__ = [
     "assemble",
     "assemble_as",
+    "assemble_gram_as",
     "check_format",
     "check_rows",
     "convolution_matrix",
+    "gram_convolution",
+    "gram_size",
     "transposed_convolution_matrix",
 ]

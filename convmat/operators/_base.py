@@ -99,6 +99,16 @@ class OperatorBase(ABC):
         return self._output_shape
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """The same as `input_shape`, under the name that PyLops has for it."""
+        return self._input_shape
+
+    @property
+    def dimsd(self) -> tuple[int, ...]:
+        """The same as `output_shape`, under the name that PyLops has for it."""
+        return self._output_shape
+
+    @property
     def engine(self) -> str:
         """The engine asked for."""
         return self._products.engine

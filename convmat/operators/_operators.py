@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
-from convmat._runtime import available_cpus, available_memory, count_workers, memory_limit
-from convmat.engines import ENGINES, KNOWN_AS, Machine
 from convmat.geometry import (
     Array,
     ConvolutionGeometry,
@@ -21,45 +19,12 @@ from convmat.geometry import (
     check_host,
     check_target,
 )
-from convmat.matrices import assemble_as
-from convmat.operators._base import OperatorBase
-from convmat.operators._products import Products
+from convmat.operators._host import HostProducts, check_workers
+from convmat.operators._host_matrices import HostMatrices
+from convmat.operators._kernel_operator import KernelOperator
 
 
-class HostProducts(Products):
-    """Products of NumPy arrays."""
-
-    arrays = np
-    engines = ENGINES
-    known_as = KNOWN_AS
-    used: ClassVar[set[str]] = set()
-
-    def _describe_machine(self) -> Machine:
-        return Machine(workers=_count_here(self.workers), memory=memory_limit())
-
-    def available_memory(self) -> int:
-        """Return the bytes that this process may allocate now."""
-        return available_memory()
-
-    @staticmethod
-    def _private(kernel: Array) -> Array:
-        kernel = kernel.copy()
-        kernel.flags.writeable = False
-        return kernel
-
-
-def _check_workers(workers: int | None) -> None:
-    """Raise if a user's number of workers is wrong. Unpickled operators are not checked: there may be fewer CPUs here."""
-    if workers is not None:
-        count_workers(workers)
-
-
-def _count_here(workers: int | None) -> int:
-    """Return the number of threads; a negative number that was right on a machine with more CPUs means one thread here."""
-    return count_workers(workers if workers is None or workers > 0 else max(workers, -available_cpus()))
-
-
-class _ConvolutionOperator(OperatorBase, LinearOperator):
+class _ConvolutionOperator(HostMatrices, LinearOperator):
     """W, Wᵀ or the conjugate of either, for NumPy arrays."""
 
     _library, _products_type = "numpy", HostProducts
@@ -84,12 +49,6 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
     def _to_host(self) -> Array:
         kernel: Array = self._products.kernel
         return kernel
-
-    @property
-    def kernel(self) -> Array:
-        """The kernel as given, or its conjugate if this is a conjugate. Read-only."""
-        kernel: Array = self._products.kernel
-        return kernel.conj() if self._conjugated else kernel
 
     def apply(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """Apply the operator to arrays in their own shape.
@@ -185,29 +144,46 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):
         """
         return self._with_kernel(as_array("kernel", kernel))
 
-    def tosparse(self, format: str = "csr") -> Any:
-        """Return the matrix as a new sparse array.
+    def kernel_operator(self, x: npt.ArrayLike) -> KernelOperator:
+        """Return the product with x as a function of the kernel, which is linear too.
 
         Parameters
         ----------
-        format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
-            The format.
+        x : array_like (..., *input_shape)
+            One array, or several on leading batch axes.
 
         Returns
         -------
-        sparse array
-            The matrix; as CSR it has sorted indices without duplicates.
+        KernelOperator
+            A linear operator of shape (size of all products, size of the kernel). It maps a flat kernel to the flat product
+            that the operator with this kernel has with x. Its adjoint ``op.H`` is the gradient for the kernel.
 
         Raises
         ------
-        MemoryError
-            If the matrix, or its conversion to `format`, does not fit into the available memory.
+        TypeError
+            If `x` has an unsupported dtype.
         ValueError
-            If a sum of merged taps does not fit the integer dtype.
+            If `x` has another shape.
+
+        Examples
+        --------
+        The matrix of a convolution of 4 values with 2 taps, as a function of the taps, and the gradient of a sum:
+
+        >>> import numpy as np
+        >>> from convmat import Convolution
+        >>> op = Convolution([1.0, 1.0], 4).kernel_operator([1.0, 2.0, 3.0, 4.0])
+        >>> op.tocsr().toarray()
+        array([[1., 2.],
+               [2., 3.],
+               [3., 4.]])
+        >>> op.H.apply([1.0, 1.0, 1.0])
+        array([6., 9.])
         """
-        products = self._products
-        workers = products.machine.workers
-        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, workers)
+        x = as_array("x", x)
+        outer = x.ndim - len(self.input_shape)
+        if outer < 0 or x.shape[outer:] != self.input_shape:
+            raise ValueError(f"x must have shape (..., {', '.join(map(str, self.input_shape))}), got {x.shape}")
+        return KernelOperator(self, x.copy())
 
 
 class Convolution(_ConvolutionOperator):
@@ -229,10 +205,11 @@ class Convolution(_ConvolutionOperator):
         An int, one int or ``(before, after)`` pair per axis, ``"valid"``, ``"same"`` or ``"full"``; and what it reads:
         ``"zeros"``, ``"circular"``, ``"reflect"``, ``"symmetric"`` or ``"replicate"``. See `convolution_matrix`.
     engine : str
-        How products are computed. ``"auto"`` picks by estimated cost for each direction, dtype and batch. ``"csr"`` stores
-        the matrix, ``"taps"`` and ``"winograd"`` are compiled loops (extra ``fast``), ``"separable"`` goes axis by axis
-        if the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone,
-        ``"fft"`` multiplies spectra, ``"torch"`` calls PyTorch.
+        How products are computed. ``"auto"`` begins with what is cheapest for one product of a direction, dtype and batch,
+        and goes on with a faster engine once that would have saved what preparing it takes. ``"csr"`` stores the matrix,
+        ``"taps"``, ``"winograd"`` and ``"winograd4"`` are compiled loops (extra ``fast``), ``"separable"`` goes axis by axis
+        if the kernel is an outer product, ``"gemm"`` multiplies gathered inputs by the kernel with NumPy alone, ``"fft"``
+        multiplies spectra, ``"torch"`` calls PyTorch.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
         The engine ``"torch"`` uses PyTorch's own number, which ``torch.set_num_threads`` sets for the process.
@@ -293,7 +270,7 @@ class Convolution(_ConvolutionOperator):
         local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
-        _check_workers(workers)
+        check_workers(workers)
         geometry = ConvolutionGeometry(
             array.shape,
             input_shape,
@@ -365,7 +342,7 @@ class TransposedConvolution(_ConvolutionOperator):
         local: bool = False,
     ) -> None:
         array = as_kernel(kernel)
-        _check_workers(workers)
+        check_workers(workers)
         geometry = ConvolutionGeometry.of_transposed(
             array.shape,
             input_shape,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from math import inf
+from time import perf_counter
 from types import ModuleType
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
@@ -14,23 +17,34 @@ import numpy as np
 from convmat._messages import NO_MEANINGS, choose
 from convmat._runtime import new_lock, quietly
 from convmat.engines import (
+    MEASURING,
+    NO_LOADING,
     Bound,
+    Code,
     CompilerUnavailable,
     Engine,
     Estimate,
+    Loading,
     Machine,
+    Observations,
     SelectiveEngine,
     find_refusal,
     fold,
+    is_selective,
+    next_trial,
     own_geometry,
     pad,
     plan,
 )
 from convmat.geometry import ConvolutionGeometry, check_bool, flip_spatial
+from convmat.operators._choices import Choice, Kind, Ledger, smooth
 
 Array = Any  # of NumPy or CuPy
 
-_NONE = -1, ""  # no engine is chosen yet
+_WORTH_MEASURING = 10 * MEASURING  # seconds of products that the machine's figures are worth
+_ROUNDS, _TRIAL = 5, 5e-3  # rounds and seconds, after which no further round of a trial begins,
+_CLEAR = 2.0  # nor if one engine is faster by this factor
+_TICK = 1e-9  # seconds that a call takes at least, where a clock is coarse
 
 
 class _Refused(ValueError):
@@ -38,9 +52,16 @@ class _Refused(ValueError):
 
 
 class Plans:
-    """What the engines prepare from a geometry, made once and shared by the products of all kernels."""
+    """What the engines prepare from a geometry, made once and shared by the products of all kernels.
+
+    Attributes
+    ----------
+    measured : mapping of Kind to dict of str to float
+        Seconds of products of a kind, by the engines that have computed one.
+    """
 
     def __init__(self) -> None:
+        self.measured: defaultdict[Kind, dict[str, float]] = defaultdict(dict)
         self._plans: dict[tuple[str, np.dtype[Any]], Any] = {}
         self._lock = new_lock()
 
@@ -62,7 +83,7 @@ class Products(ABC):
     engines: Mapping[str, Engine]
     known_as: Mapping[str, str] = NO_MEANINGS  # other names of engines, in lower case
     place: str = ""  # where the arrays are, for error messages
-    used: ClassVar[set[str]]  # engines used in this process: their compiled code is loaded
+    ledger: ClassVar[Ledger]  # what all products of the library's arrays have told
 
     def __init__(
         self,
@@ -93,7 +114,8 @@ class Products(ABC):
         }
         self._values_refusals: dict[tuple[str, np.dtype[Any]], str | None] = {}
         self._bound: dict[tuple[str, np.dtype[Any]], Bound] = {}
-        self._chosen: dict[tuple[bool, np.dtype[Any], int], tuple[int, str]] = {}
+        self._choices: dict[tuple[bool, np.dtype[Any], int], Choice] = {}
+        self._prepared: defaultdict[tuple[bool, np.dtype[Any]], set[str]] = defaultdict(set)
         self.family: WeakValueDictionary[tuple[bool, bool], Any] = WeakValueDictionary()
         self._empty: dict[bool, list[Any]] = {}
         self._lock = new_lock()
@@ -116,17 +138,29 @@ class Products(ABC):
     def _describe_machine(self) -> Machine:
         """Return the speeds and the memory of the machine that computes the products."""
 
+    def _measure_machine(self) -> Machine:
+        """Return the machine with figures that have been measured."""
+        return self.machine
+
+    def _loading(self, code: Iterable[Code]) -> Loading:
+        """Return what it takes until code can be called."""
+        return NO_LOADING
+
+    @abstractmethod
+    def _wait(self) -> None:
+        """Return when all products have ended that have begun."""
+
     @staticmethod
     def _private(kernel: Array) -> Array:
         """Return a copy of the kernel, which the caller cannot change."""
         return kernel.copy()
 
     def _check(self, name: str) -> None:
-        """Raise if the engine can compute no product. An integer kernel is tried as float64: it may multiply floats."""
-        dtype = np.dtype(np.float64) if self.kernel.dtype.kind in "iu" else self.kernel.dtype
-        refusal = self._refusal(name, dtype)
-        if refusal is not None:
-            raise ValueError(f"engine={name!r} cannot do this convolution: {refusal}")
+        """Raise if the engine can compute no product. The kernel is tried in double precision, too: so it may multiply."""
+        own, wide = self.kernel.dtype, np.result_type(self.kernel.dtype, np.float64)
+        refusals = [self._refusal(name, dtype) for dtype in dict.fromkeys([wide] if own.kind in "iu" else [own, wide])]
+        if None not in refusals:
+            raise ValueError(f"engine={name!r} cannot do this convolution: {refusals[0]}")
 
     def _refusal(self, name: str, dtype: np.dtype[Any]) -> str | None:
         """Return why an engine cannot compute products of a dtype, or None."""
@@ -148,27 +182,30 @@ class Products(ABC):
         return self.arrays.ascontiguousarray(kernel, dtype).reshape(shape)
 
     def estimates(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> tuple[Estimate, ...]:
-        """Return the estimated cost of every engine, and remember the chosen one."""
-        used = len(self.used)
-        values = partial(self._refuses_values, dtype)
-        estimates = plan(self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local)
-        chosen = next(estimate.engine for estimate in estimates if estimate.chosen)
-        self._chosen[transposed, dtype, batch] = used, chosen
-        return estimates
-
-    def choose(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> str:
-        """Return the name of the engine for a product, remembered by direction, dtype and batch.
-
-        The choice is made again after another engine has been used: loaded compiled code costs nothing any more.
-        """
-        if self.engine != "auto":
-            return self.engine
+        """Return what is known of every engine for a product, and which one ``engine="auto"`` takes."""
         key = transposed, dtype, batch
-        used, name = self._chosen.get(key, _NONE)
-        if used != len(self.used):
-            self.estimates(transposed, dtype, batch)
-            _, name = self._chosen[key]
-        return name
+        return self._plan(self._choices.get(key) or self._new_choice(*key))[1]
+
+    def _new_choice(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> Choice:
+        """Return a choice that has not been made yet."""
+        selective = (name for name, engine in self.engines.items() if is_selective(engine))
+        able = frozenset(name for name in selective if self._refusal(name, dtype) is None)
+        return Choice(Kind(transposed, dtype, batch, able), self._prepared[transposed, dtype])
+
+    def _plan(self, choice: Choice, rival: str | None = None) -> tuple[Observations, tuple[Estimate, ...]]:
+        """Return what has been seen of products, and what follows from it; `rival` has just been tried."""
+        seen = choice.observations(self.plans.measured[choice.kind], self.ledger, self._loading, rival)
+        transposed, dtype, batch, _ = choice.kind
+        values = partial(self._refuses_values, dtype)
+        arguments = self.geometry, dtype, batch, transposed, self.machine, self.engines, values, self.local, seen
+        return seen, plan(*arguments)
+
+    def _look_at_machine(self, seconds: float) -> bool:
+        """Measure the machine's figures if products that take so many seconds more make that worth it; tell whether."""
+        if self.machine.measured or self.ledger.spent + seconds < _WORTH_MEASURING:
+            return False
+        self.machine = self._measure_machine()
+        return True
 
     def bound(self, name: str, dtype: np.dtype[Any]) -> Bound:
         """Return an engine bound to the kernel in a dtype."""
@@ -192,21 +229,92 @@ class Products(ABC):
         """Write the product with arrays (B, C, *spatial); `x` and `out` are C-contiguous and have one dtype."""
         if not len(x):
             return
-        name = self.choose(transposed, x.dtype, len(x))
-        try:
-            bound = self.bound(name, x.dtype)
-            if self._plain[name]:
-                (bound.transpose if transposed else bound.forward)(x, out)
-            else:
-                quietly(self._multiply_by, name, bound, transposed, x, out)
-        except (CompilerUnavailable, _Refused) as error:  # nothing has been written
-            if self.engine != "auto":
+        if self.engine != "auto":
+            try:
+                self._compute(self.engine, transposed, x, out)
+            except (CompilerUnavailable, _Refused) as error:
                 kind = ValueError if isinstance(error, _Refused) else CompilerUnavailable
-                raise kind(f"engine={name!r} cannot do this product: {error}") from error
-            self._chosen.clear()  # the next choice leaves out the engine that refuses now
+                raise kind(f"engine={self.engine!r} cannot do this product: {error}") from error
+            return
+        key = transposed, x.dtype, len(x)
+        choice = self._choices.get(key)
+        if choice is None:
+            choice = self._choices[key] = self._first_choice(*key)
+        try:
+            choice.left -= 1
+            if choice.left > 0:
+                self._compute(choice.name, transposed, x, out)
+            else:
+                self._review(choice, x, out)
+        except (CompilerUnavailable, _Refused):  # nothing has been written
+            self._choices.clear()  # the next choice leaves out the engine that refuses now
             self.multiply(transposed, x, out)
+
+    def _compute(self, name: str, transposed: bool, x: Array, out: Array) -> None:
+        """Write a product by one engine."""
+        bound = self.bound(name, x.dtype)
+        if self._plain[name]:
+            (bound.transpose if transposed else bound.forward)(x, out)
         else:
-            self.used.add(name)
+            quietly(self._multiply_by, name, bound, transposed, x, out)
+
+    def _first_choice(self, transposed: bool, dtype: np.dtype[Any], batch: int) -> Choice:
+        """Return what to begin with."""
+        choice = self._new_choice(transposed, dtype, batch)
+        estimates = self._plan(choice)[1]
+        if self._look_at_machine(next(estimate.seconds for estimate in estimates if estimate.chosen)):
+            estimates = self._plan(choice)[1]
+        choice.begin(estimates, self.ledger)
+        return choice
+
+    def _review(self, choice: Choice, x: Array, out: Array) -> None:
+        """Write a product, time it, and find out whether another engine should compute the next ones."""
+        if not choice.lock.acquire(blocking=False):  # another thread is at it
+            self._compute(choice.name, choice.kind.transposed, x, out)
+            return
+        try:
+            name, measured = choice.name, self.plans.measured[choice.kind]
+            seconds = self._seconds(partial(self._compute, name, choice.kind.transposed, x, out))
+            if name not in measured:
+                self.ledger.compare(choice.estimate(), choice.kind.dtype, seconds)
+            measured[name] = smooth(measured.get(name), seconds)
+            choice.count(measured[name], self.ledger)
+            self._look_at_machine(0.0)
+            seen, estimates = self._plan(choice)
+            rival = next_trial(estimates, seen)
+            if rival is not None:
+                self._try(choice, rival, x, out)
+                _, estimates = self._plan(choice, rival)
+            choice.schedule(estimates, self.ledger)
+        finally:
+            choice.lock.release()
+
+    def _try(self, choice: Choice, rival: str, x: Array, out: Array) -> None:
+        """Time another engine beside the one in use, which computes last, so that its result is the one that remains."""
+        measured = self.plans.measured[choice.kind]
+        own, other = (partial(self._compute, name, choice.kind.transposed, x, out) for name in (choice.name, rival))
+        spent, own_times, other_times = 0.0, [measured[choice.name]], [inf]
+        try:
+            spent = self._seconds(other)  # with all that it has to prepare
+            other_times.append(spent if _CLEAR * spent < own_times[0] else self._seconds(other))
+            while len(own_times) < _ROUNDS and sum(own_times) < _TRIAL:
+                if not 1 / _CLEAR < min(other_times) / min(own_times) < _CLEAR:
+                    break
+                own_times.append(self._seconds(own))
+                other_times.append(self._seconds(other))
+        except (CompilerUnavailable, _Refused, MemoryError):
+            other_times = [inf]
+        own_times.append(self._seconds(own))
+        measured[choice.name], measured[rival] = min(own_times), min(other_times)
+        choice.note_trial(rival, spent + sum(own_times[1:] + other_times[2:]))
+
+    def _seconds(self, run: Callable[[], None]) -> float:
+        """Return the time of a call."""
+        self._wait()
+        start = perf_counter()
+        run()
+        self._wait()
+        return max(perf_counter() - start, _TICK)
 
     def _multiply_by(self, name: str, bound: Bound, transposed: bool, x: Array, out: Array) -> None:
         """Write a product by one engine: pad if the engine does not, and clear results that read nothing."""

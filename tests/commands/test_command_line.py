@@ -1,5 +1,6 @@
 """The command line in processes of its own: arguments, streams, and figures in every place."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -92,7 +93,7 @@ def test_without_a_command_the_demo_runs(folder):
         (["exercize"], "did you mean python -m convmat exercise?"),
         (["Demo"], "did you mean python -m convmat demo?"),
         (["--figure", "x.png", "exercise"], "did you mean python -m convmat exercise?"),
-        (["nonsense"], "the commands are demo and exercise"),
+        (["nonsense"], "the commands are demo, exercise, warm-up"),
         (["nothing.jpg"], "there is no file 'nothing.jpg'"),
         (["demo", "exercize"], "there is no file 'exercize'"),
         (["demo", "a", "b"], "unrecognized arguments: b; see python -m convmat --help"),
@@ -216,8 +217,12 @@ def test_a_signal_ends_it_without_a_word(folder):
     )
     signal.signal(signal.SIGINT, before)
     with Path("queue").open("wb"):  # which waits until the demo reads it
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=120)
+        # Python does not see a signal that comes right before it begins to read, as long as nothing is there to be read.
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+        output, errors = process.communicate()
     assert (process.returncode, output, errors) == (130, b"", b"")
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from convmat.geometry import ConvolutionGeometry
 
+_LAYER = ConvolutionGeometry((40, 33, 3, 3), (33, 41, 37), padding=1)
 LARGE = {  # enough work for several threads
     "taps": ConvolutionGeometry((24, 24, 3, 3), (24, 60, 61), padding=1, stride=(1, 2)),
-    "winograd": ConvolutionGeometry((40, 33, 3, 3), (33, 41, 37), padding=1),
+    "winograd": _LAYER,
+    "winograd4": _LAYER,
 }
 
 
@@ -105,3 +107,10 @@ def check_guarded(engine, cases, guard_inner):
             (products.transpose if transposed else products.forward)(guarded(source, at_end), out)
             np.testing.assert_allclose(out, expected, rtol=0, atol=1e-3, err_msg=f"{geometry}, {dtype}, {transposed}")
     print("done")
+
+
+def older_processor(width):
+    """Return the environment in which code is compiled for a processor with narrower vectors than `width` bytes."""
+    if width > 32:
+        return {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
+    return {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}

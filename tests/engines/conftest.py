@@ -3,7 +3,8 @@
 import pytest
 
 from convmat.engines._compiled import loader as compiled
-from convmat.operators._operators import HostProducts
+from convmat.operators import Ledger
+from convmat.operators._host import HostProducts
 
 
 @pytest.fixture
@@ -19,4 +20,4 @@ def fresh(folder, monkeypatch):
     pytest.importorskip("numba")
     monkeypatch.setattr(compiled, "_loaded", {})
     monkeypatch.setattr(compiled, "_failures", [])
-    monkeypatch.setattr(HostProducts, "used", set())
+    monkeypatch.setattr(HostProducts, "ledger", Ledger())

@@ -10,17 +10,21 @@ import pytest
 
 import convmat
 from convmat.engines import ENGINES, Machine
-from convmat.engines._compiled import loader as compiled
+from convmat.engines._compiled import loader
 from convmat.geometry import ConvolutionGeometry
 from tests.engines.compiled import LARGE, bound, forward, operands, transpose
 from tests.processes import python
 
 pytest.importorskip("numba")
 
-DTYPES = {"taps": ["float32", "float64", "complex64", "complex128"], "winograd": ["float32", "float64"]}
+DTYPES = {
+    "taps": ["float32", "float64", "complex64", "complex128"],
+    "winograd": ["float32", "float64"],
+    "winograd4": ["float32", "float64"],
+}
 SMALL = {
     "taps": ConvolutionGeometry((3, 2, 4, 2), (2, 8, 9), padding=((3, 0), (0, 2)), stride=(1, 2)),
-    "winograd": ConvolutionGeometry((9, 8, 3, 3), (8, 7, 6), padding=1),
+    **dict.fromkeys(("winograd", "winograd4"), ConvolutionGeometry((9, 8, 3, 3), (8, 7, 6), padding=1)),
 }
 
 
@@ -113,8 +117,8 @@ LOADED = """
 import sys
 sys.path.insert(0, {!r})
 import numpy, convmat
-from convmat.engines._compiled.loader import seconds_to_load
-print(convmat.__file__, seconds_to_load("taps", "run_tasks", "float64"))
+from convmat.engines._compiled.loader import estimate_loading
+print(convmat.__file__, estimate_loading([("taps.run_tasks", "float64")]).compiles)
 A = convmat.Convolution(numpy.ones((2, 2)), (5, 5), engine="taps", workers=1)
 print(A.apply(numpy.ones((5, 5))).sum())
 """
@@ -130,17 +134,36 @@ def test_code_that_is_cached_counts_as_compiled(place, tmp_path):
         "NUMBA_CACHE_DIR": str(tmp_path / "chosen") if place == "chosen" else "",
         "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }  # fmt: skip
-    for seconds in (compiled.COMPILING, compiled.LOADING):
+    for compiles in ("True", "False"):
         file, estimated, total = python(LOADED.format(str(package.parent)), **environment)
         assert Path(file).parent == package
-        assert float(estimated) == compiled.IMPORTING + seconds
+        assert estimated == compiles
         assert float(total) == 64
+
+
+def test_estimates_of_loading_count_each_piece(fresh, monkeypatch):
+    kept = set()
+    monkeypatch.setattr(loader.codecache, "has_variant", lambda *code: code in kept)
+    loop, tile, module = ("taps.run_tasks", "float64"), ("simd.tile_product", "8x*"), ("import", "no.such.module")
+    alone, both = loader.estimate_loading([loop]), loader.estimate_loading([loop, tile])
+    assert alone.compiles
+    assert both.seconds > alone.seconds
+    assert both.threshold == both.seconds
+    kept |= {loop, tile}
+    cached = loader.estimate_loading([loop, tile])
+    assert not cached.compiles
+    assert cached.threshold < cached.seconds < both.seconds
+    assert loader.estimate_loading([module]).threshold == loader.estimate_loading([module]).seconds > 0
+    loader._loaded |= {loop: None, ("simd.tile_product", "8x4x2x0"): None}
+    assert loader.estimate_loading([loop, tile, ("import", "sys")]).seconds == 0
+    assert loader.estimate_loading([("simd.tile_product", "4x*")]).seconds > 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mmap with protection")
 @pytest.mark.parametrize("name", LARGE)
 def test_nothing_outside_the_buffers_is_touched(name):
     """Every buffer begins or ends at a page that must not be touched; a violation kills the process."""
-    check = "compiled.check_guarded(t.engine, t.guarded_cases(), t.guard_inner)"
-    code = f"from tests.engines import compiled, test_{name} as t; {check}"
+    check = f"compiled.check_guarded(ENGINES[{name!r}], t.guarded_cases(), t.guard_inner)"
+    imports = f"from convmat.engines import ENGINES; from tests.engines import compiled, test_{name.rstrip('4')} as t"
+    code = f"{imports}; {check}"
     assert python(code) == ["done"]

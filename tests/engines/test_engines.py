@@ -54,14 +54,15 @@ def test_what_is_not_finite_reaches_its_readers_and_no_others_where_an_engine_is
                 assert not reached[~readers].any()
 
 
-def test_spectra_are_not_local():
-    """What is declared of the engine `fft` is so; of `torch` nothing is promised."""
-    A, W = operator("image", "fft")
+@pytest.mark.parametrize(("name", "engine"), [("image", "fft"), ("layer", "winograd4")])
+def test_spectra_and_large_tiles_are_not_local(name, engine):
+    """What is declared of the engines `fft` and `winograd4` is so; of `torch` nothing is promised."""
+    A, W = operator(name, engine)
     for B, matrix in ((A, W), (A.T, W.T.tocsr())):
         x = np.zeros(B.shape[1])
         x[0] = np.nan
         assert np.isnan(B @ x).sum() > matrix[:, [0]].nnz
-    assert [name for name, engine in ENGINES.items() if not engine.local] == ["fft", "torch"]
+    assert [name for name, engine in ENGINES.items() if not engine.local] == ["winograd4", "fft", "torch"]
 
 
 @pytest.mark.parametrize("engine", [name for name in GENERAL if name != "torch"])

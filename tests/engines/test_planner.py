@@ -4,14 +4,22 @@ import numpy as np
 import pytest
 
 from convmat import Convolution, ConvolutionGeometry
-from convmat.engines import ENGINES, Cost, Machine, own_geometry
-from convmat.engines._planner import plan
+from convmat.engines import (
+    ENGINES,
+    NO_LOADING,
+    Cost,
+    Explanation,
+    Loading,
+    Machine,
+    Observations,
+    next_trial,
+    own_geometry,
+    plan,
+)
 from convmat.engines._separable import SeparableEngine
-from convmat.engines._taps import taps
-from convmat.engines._winograd import winograd
-from convmat.operators._operators import HostProducts
+from tests.operators.simulation import SlowEngine
 
-MACHINE = Machine(workers=2, loading=0)
+MACHINE = Machine(workers=2)
 PLAIN = {name: ENGINES[name] for name in ("gemm", "fft", "csr")}  # what NumPy and SciPy alone can do
 
 # kernel, input, options, dtype, batch, engine without numba
@@ -48,19 +56,98 @@ def test_choice_without_compiled_code(kernel, size, options, dtype, batch, engin
 def test_choice_with_compiled_code(kernel, size, options, dtype, batch, engine, transposed):
     pytest.importorskip("numba")
     geometry = ConvolutionGeometry(kernel, size, **options)
-    choice = chosen(geometry, np.dtype(dtype), batch, transposed, MACHINE)
+    prepared = Observations(prepared=frozenset(ENGINES))
+    choice = chosen(geometry, np.dtype(dtype), batch, transposed, MACHINE, ENGINES, lambda _: "no", False, prepared)
     kept = engine == "fft" or size == (8, 8) or dtype == "int64"
-    assert choice == engine if kept else choice in ("taps", "winograd")
+    assert choice == engine if kept else choice in ("taps", "winograd", "winograd4")
 
 
-def test_compiling_counts_against_small_products():
+def is_compiled(code):
+    return any(name != "import" for name, _ in code)
+
+
+def test_one_product_compiles_nothing():
     pytest.importorskip("numba")
-    geometry = ConvolutionGeometry((4, 4, 3, 3), (4, 24, 24), padding=1)
-    cold = Machine(workers=2, loading=3.0)
-    assert chosen(geometry, np.dtype("float64"), 1, False, MACHINE) == "taps"
-    assert chosen(geometry, np.dtype("float64"), 1, False, cold) == "gemm"
-    large = ConvolutionGeometry((3, 3), (2048, 2048), padding=1)
-    assert chosen(large, np.dtype("float64"), 1, False, cold) == "taps"
+    cold = Observations(loading=lambda code: Loading(3.0, 3.0, True) if is_compiled(code) else NO_LOADING)
+    for kernel, size, options, dtype, batch, _ in TABLE:
+        geometry = ConvolutionGeometry(kernel, size, **options)
+        estimates = plan(geometry, np.dtype(dtype), batch, False, MACHINE, seen=cold)
+        (best,) = (estimate for estimate in estimates if estimate.chosen)
+        assert not best.loading.seconds
+        assert next_trial(estimates, cold) is None
+
+
+def candidates(*rows, **seen):
+    """Return estimates of seconds, setup and seconds to compile, and what is observed."""
+    loading = {f"{name}.loop": seconds for name, _, _, seconds in rows}
+    engines = {name: SlowEngine(name, seconds, setup, code) for name, seconds, setup, code in rows}
+    observations = Observations(
+        loading=lambda code: Loading(*(loading[code[0][0]],) * 2, True) if code else NO_LOADING, **seen
+    )
+    geometry = ConvolutionGeometry(1, 4)
+    return plan(geometry, np.dtype(float), 1, False, MACHINE, engines, seen=observations), observations
+
+
+def choice_and_trial(*rows, **seen):
+    estimates, observations = candidates(*rows, **seen)
+    (best,) = (estimate.engine for estimate in estimates if estimate.chosen)
+    return best, next_trial(estimates, observations)
+
+
+CODE = "fast.loop", ""
+SLOW, FAST, MIDDLE = ("slow", 0.02, 0.0, 0.0), ("fast", 0.001, 0.01, 3.0), ("middle", 0.015, 0.1, 0.0)
+
+
+def test_an_engine_is_tried_once_it_would_have_saved_what_it_costs():
+    rows, seen = (SLOW, FAST), {"current": "slow", "spent": 2.0}
+    assert choice_and_trial(*rows) == ("slow", None)
+    assert choice_and_trial(*rows, **seen, saved={"fast": 1.0}, saved_by_code={CODE: 2.9}) == ("slow", None)
+    assert choice_and_trial(*rows, **seen, saved={"fast": 0.009}, saved_by_code={CODE: 3.0}) == ("slow", None)
+    assert choice_and_trial(*rows, **seen, saved={"fast": 0.01}, saved_by_code={CODE: 3.0}) == ("slow", "fast")
+    measured = {"slow": 0.02, "fast": 0.001}
+    assert choice_and_trial(*rows, **seen, measured=measured, rival="fast") == ("fast", None)
+    assert choice_and_trial(*rows, **seen, measured=measured) == ("slow", None)  # that may have been at another time
+
+
+def test_what_other_operators_have_saved_pays_for_code_at_once():
+    assert choice_and_trial(SLOW, FAST, saved_by_code={CODE: 3.0})[0] == "fast"
+    assert choice_and_trial(SLOW, FAST, saved_by_code={CODE: 2.9})[0] == "slow"
+
+
+def test_a_choice_stays_unless_another_engine_is_clearly_faster():
+    for time, expected in ((0.0199, "slow"), (0.0175, "slow"), (0.0173, "middle")):
+        seen = {"current": "slow", "measured": {"slow": 0.02, "middle": time}, "rival": "middle"}
+        assert choice_and_trial(SLOW, MIDDLE, **seen)[0] == expected
+
+
+def test_trials_take_a_small_part_of_the_time():
+    similar = ("similar", 0.03, 0.1, 0.0)  # if its estimate is wrong, it may be faster
+    for spent, tried, expected in ((2.0, 0.0, None), (2.7, 0.0, "similar"), (2.7, 0.1, None)):
+        seen = {"current": "slow", "spent": spent, "tried": tried}
+        assert choice_and_trial(SLOW, similar, **seen) == ("slow", expected)
+    far = ("far", 0.07, 0.1, 0.0)
+    assert choice_and_trial(SLOW, far, current="slow", spent=1e9) == ("slow", None)
+
+
+def test_a_trial_is_repeated_much_later_where_times_were_near():
+    for time, spent, expected in ((0.022, 79.0, None), (0.022, 80.0, "middle"), (0.031, 80.0, None)):
+        seen = {"current": "slow", "spent": spent, "trials": {"middle": 10.0}, "prepared": frozenset(["middle"])}
+        assert choice_and_trial(SLOW, MIDDLE, **seen, measured={"slow": 0.02, "middle": time}) == ("slow", expected)
+
+
+def test_what_was_measured_of_others_corrects_estimates():
+    assert choice_and_trial(("a", 1.0, 0.0, 0.0), ("b", 2.0, 0.0, 0.0))[0] == "a"
+    assert choice_and_trial(("a", 1.0, 0.0, 0.0), ("b", 2.0, 0.0, 0.0), factors={"a": 3.0})[0] == "b"
+
+
+def test_reasons_say_what_an_engine_waits_for():
+    seen = {"current": "slow", "measured": {"slow": 0.02}, "saved": {"middle": 0.04}, "saved_by_code": {CODE: 0.3}}
+    estimates, _ = candidates(SLOW, FAST, MIDDLE, **seen)
+    table = str(Explanation(estimates))
+    assert "; compiled after 3 s lost (so far 300 ms)" in table
+    assert "0.75 × the time of slow; tried after 100 ms lost (so far 40 ms)" in table
+    assert "~1 ms" in table
+    assert " 20 ms " in table
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -76,17 +163,6 @@ def test_estimates_grow_with_the_batch_and_are_pure(name):
             assert costs[0].seconds < costs[1].seconds
             assert costs[0] == ENGINES[name].estimate(own, dtype, 1, transposed, MACHINE)
             assert all(isinstance(cost, Cost) and min(cost.flops, cost.bytes, cost.seconds) > 0 for cost in costs)
-
-
-def test_auto_plans_each_direction_dtype_and_batch_once():
-    A = Convolution(np.ones((64, 64, 3, 3), "float32"), (64, 20, 20), padding=1)
-    x = np.ones((2, *A.input_shape), "float32")
-    for _ in range(2):
-        A.apply(x[0])
-        A.apply(x)
-        A.T.apply(A.apply(x))
-        A.apply(x.astype("float64"))
-    assert len(A._products._chosen) == 4
 
 
 def test_the_kernel_is_tested_for_an_outer_product_once(monkeypatch):
@@ -123,35 +199,6 @@ def test_engines_that_depend_on_the_kernel_are_not_chosen_without_it():
     assert chosen(*arguments, ENGINES, lambda engine: f"{engine.name} may not") != "separable"
 
 
-def test_auto_chooses_anew_once_another_operator_has_loaded_compiled_code(monkeypatch):
-    pytest.importorskip("numba")
-    seconds = {"loading": 1e3}
-    for module in (taps, winograd):
-        monkeypatch.setattr(module, "seconds_to_load", lambda *_: seconds["loading"])
-    monkeypatch.setattr(HostProducts, "used", set())
-
-    def used_by(operator):
-        before = set(operator._products._bound)
-        operator.apply(x)
-        return {name for name, _ in set(operator._products._bound) - before}
-
-    def explained(operator):
-        (name,) = (e.engine for e in operator.explain().estimates if e.chosen and not e.transposed)
-        return {name}
-
-    kernel, x = np.ones((16, 16, 3, 3)), np.ones((16, 40, 40))
-    A, B = (Convolution(kernel, x.shape, padding=1) for _ in range(2))
-    assert used_by(A) == explained(A) == {"gemm"}
-    Convolution(kernel, x.shape, padding=1, engine="taps").apply(x)
-    seconds["loading"] = 0.0
-    assert used_by(A) == explained(A) == explained(B) == used_by(B)
-    assert explained(A) <= {"taps", "winograd"}
-    seconds["loading"] = 1e3  # nobody has seen it, but explain: what it says then holds
-    assert explained(A) == {"gemm"}
-    A._products._bound.clear()
-    assert used_by(A) == {"gemm"}
-
-
 def test_refusals_say_why():
     A = Convolution(np.ones((3, 3), int), (5, 5))
     reasons = {estimate.engine: estimate.reason for estimate in A.explain().estimates}
@@ -163,7 +210,7 @@ def test_refusals_say_why():
 
 def test_auto_keeps_no_matrix_that_fills_the_memory():
     geometry = ConvolutionGeometry((3, 3), (64, 64), padding=1)
-    roomy, tight = Machine(workers=2, loading=0), Machine(workers=2, loading=0, memory=geometry.matrix_nbytes("int64"))
+    roomy, tight = Machine(workers=2), Machine(workers=2, memory=geometry.matrix_nbytes("int64"))
     assert chosen(geometry, np.dtype("int64"), 1, False, roomy) == "csr"
     assert chosen(geometry, np.dtype("int64"), 1, False, tight) == "gemm"
 

@@ -137,6 +137,7 @@ def test_gaussians_in_one_formula_are_recognised(sigma, dtype):
     assert_close(A.apply(x), Convolution(kernel, (64, 64), padding="same", engine="gemm").apply(x), scale)
 
 
+@pytest.mark.choice
 def test_auto_takes_it_for_large_outer_products_only():
     def chosen(kernel):
         return [e.engine for e in Convolution(kernel, (1024, 1024), padding="same").explain().estimates if e.chosen]

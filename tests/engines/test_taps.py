@@ -8,7 +8,7 @@ import pytest
 
 from convmat import convolution_matrix
 from convmat.geometry import ConvolutionGeometry
-from tests.engines.compiled import LARGE, bound, forward, guarded, operands, transpose
+from tests.engines.compiled import LARGE, bound, forward, guarded, older_processor, operands, transpose
 from tests.processes import python
 
 pytest.importorskip("numba")
@@ -246,9 +246,7 @@ def test_code_is_cached_for_the_processor_it_was_compiled_for(tmp_path):
     assert counts == [0, 1]
     assert list(map(int, python(PRODUCT, **here))) == [width, 1, 0]
     if platform.machine() in {"x86_64", "AMD64"} and width >= 32:
-        older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"} if width > 32 else {}
-        older = older or {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
-        narrow, *counts = map(int, python(PRODUCT, **here, **older))
+        narrow, *counts = map(int, python(PRODUCT, **here, **older_processor(width)))
         assert narrow < width
         assert counts == [0, 1]
 

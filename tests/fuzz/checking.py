@@ -107,10 +107,12 @@ def expects(case, name, dtype):
             return dtype.kind in "fc"
         case "torch":
             return dtype.kind in "fc" and len(spatial) <= 3
-        case "winograd":
+        case "winograd" | "winograd4":
             least = case.thresholds.get("convmat.engines._winograd.winograd._CHANNELS", 8)
             layer = spatial == (3, 3) and case.stride == case.dilation == (1, 1)
-            return dtype.kind == "f" and layer and min(outer, inner) >= least
+            sizes, most = ((8,), 1024) if name == "winograd4" else ((4, 8), 32768)
+            real = dtype.kind == "f" and dtype.itemsize in sizes
+            return real and layer and least <= min(outer, inner) <= max(outer, inner) <= most
         case "separable":
             several = outer == inner == 1 and sum(length > 1 for length in spatial) > 1
             if dtype.kind in "fc" and several and not (case.outer_product and case.dtype == dtype):

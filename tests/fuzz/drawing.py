@@ -21,9 +21,9 @@ THRESHOLDS = {
     "convmat.engines._taps.taps": {"_SERIAL": (0, 0), "_SCRATCH": (1 << 8, 1 << 20)},
     "convmat.engines._winograd.winograd": {
         "_CHANNELS": (1, 8), "_SERIAL": (0, 0), "_PIECES": (1, 9), "_CACHE": (1, 1 << 17), "_RESULTS": (1, 64),
-        "_SCRATCH": (1 << 8, 1 << 20),
+        "_SCRATCH": (1 << 8, 1 << 20), "_WIDEST": (2, 3),
     },
-    "convmat.engines._gemm": {"_BLOCK": (1, 1 << 13), "_SERIAL": (0, 1 << 10)},
+    "convmat.engines._gemm": {"BLOCK": (1, 1 << 13), "SERIAL": (0, 1 << 10)},
     "convmat.engines._fft.tiles": {
         "_CACHED": (1, 1 << 14), "_TILE": (1, 1 << 16), "_TOGETHER": (1, 1 << 16), "_MANY": (0, 12),
         "_SERIAL": (0, 1 << 10), "_CALL": (0, 7500),

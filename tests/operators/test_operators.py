@@ -28,7 +28,7 @@ from convmat._runtime import parallel
 from convmat.engines import ENGINES
 from convmat.engines._base import PerDirection
 from convmat.geometry._dtypes import check_target
-from convmat.operators import _operators as operators
+from convmat.operators import _host as operators
 from tests import reference
 from tests.cases import (
     oracle,
@@ -38,7 +38,7 @@ from tests.cases import (
 )
 
 LAYERS = [name for name in ENGINES if name != "separable"]  # which takes outer products alone and has tests of its own
-GENERAL = [name for name in LAYERS if name != "winograd"]  # which takes kernels of 3 × 3 alone
+GENERAL = [name for name in LAYERS if not name.startswith("winograd")]  # which takes kernels of 3 × 3 alone
 FIXED = {"stride": (2, 1), "padding": ((1, 2), (0, 1)), "dilation": (1, 2), "padding_mode": "reflect"}
 
 
@@ -377,7 +377,7 @@ def test_explain_covers_every_engine_in_both_directions():
         assert sum(e.chosen for e in explanation.estimates if e.transposed == transposed) == 1
     lines = str(explanation).splitlines()
     assert len(lines) == 1 + 2 * len(ENGINES)
-    assert max(map(len, lines)) < 140
+    assert max(map(len, lines)) < 150
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 1), (1, 5), (25, 1), (1, 25), (5,)])
@@ -402,9 +402,9 @@ def test_what_scipy_multiplies_stays_what_it_is(shape):
                 warnings.simplefilter("ignore", FutureWarning)
                 result = getattr(A, name)(x)
             if isinstance(expected, np.ndarray):
-                np.testing.assert_array_equal(result, expected)
+                np.testing.assert_allclose(result, expected, rtol=0, atol=1e-13)
             else:
-                np.testing.assert_array_equal(result @ np.eye(size), expected @ np.eye(size))
+                np.testing.assert_allclose(result @ np.eye(size), expected @ np.eye(size), rtol=0, atol=1e-13)
 
 
 @given(st.data())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat import Convolution, ConvolutionGeometry, convolution_matrix, transposed_convolution_matrix
-from convmat._runtime import memory
+from convmat._runtime import groups, memory
 from convmat.matrices._assembly import assemble
 from convmat.matrices._diagonals import Diagonals
 from convmat.matrices._formats import FORMATS
@@ -23,8 +23,13 @@ from tests.cases import cases
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """Let a folder tell what is available, and check small requests, too."""
-    for name, file in {"_MACHINE": "meminfo", "_OWN_GROUPS": "own", "_GROUPS": "fs", "_STATUS": "statm"}.items():
-        monkeypatch.setattr(memory, name, tmp_path / file)
+    for module, name, file in (
+        (memory, "_MACHINE", "meminfo"),
+        (memory, "_STATUS", "statm"),
+        (groups, "_OWN", "own"),
+        (groups, "_ROOT", "fs"),
+    ):
+        monkeypatch.setattr(module, name, tmp_path / file)
     monkeypatch.setattr(memory, "_UNCHECKED", 0)
     monkeypatch.setattr(memory, "_last", [(0.0, 0)])
     monkeypatch.setattr(memory, "_address_space", lambda: ())
@@ -171,8 +176,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("case", CASES)
+# Formats of Python's own objects take seconds to fill: their cases are few.
+@pytest.mark.parametrize(
+    ("case", "format"),
+    [(case, format) for case in CASES for format in FORMATS if case == "strided" or format not in {"dok", "lil"}],
+)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("some", [False, True])
 def test_a_format_is_counted_as_what_it_takes(format, case, transposed, some):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmat._runtime import parallel
-from convmat._runtime.parallel import InOrder, count_blocks, count_workers, run_blocks
+from convmat._runtime.parallel import InOrder, call_single_threaded, count_blocks, count_workers, run_blocks
 from tests.processes import python
 
 
@@ -390,4 +390,14 @@ def test_blas_has_one_thread_inside_of_jobs_and_its_own_number_after_the_last(mo
     assert library.threads == 1  # for the other
     leave.set()
     other.join(30)
+    assert library.threads == 8
+
+
+def test_what_is_called_with_one_blas_thread_returns_and_raises_as_ever(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(parallel.blas_threads, "_libraries", [library])
+    assert call_single_threaded(lambda: (library.threads, call_single_threaded(lambda: library.threads))) == (1, 1)
+    assert library.threads == 8
+    with pytest.raises(KeyError):
+        call_single_threaded(lambda: {}["absent"])
     assert library.threads == 8

@@ -9,19 +9,31 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from convmat._messages import scaled
 from convmat._runtime import undisturbed
 from convmat.engines._compiled import codecache
 
-# Seconds until compiled loops can be called: to import numba, to load them from the disk's cache, and at the very first.
-IMPORTING, LOADING, COMPILING = 0.2, 0.25, 3.0
+# A function with the name of its module, and a variant of it, in which * stands for anything; or "import", and a module.
+Code = tuple[str, str]
+
+# Seconds, on processors of 2026: to import a module, to import numba, to begin with it, to load a piece from the disk,
+_MODULE, _IMPORTING, _BEGINNING, _LOADING = 0.05, 0.25, 0.25, 0.02
+# to begin with compiling, and to compile.
+_FIRST = 0.8
+_COMPILING = {"simd.tile_product": 0.15, "taps.run_tasks": 2.0}
+_COMPILING |= {"winograd.run_tasks_of_2": 2.0, "winograd.run_tasks_of_4": 2.5}
+_OTHERS = 0.5
+# Code that lies on the disk has been worth compiling. So it is loaded after a part of the time that it would have to save.
+_PROMISE = 1 / 8
 # Bytes that importing numba and compiling need of a limited address space, twice as much as measured: LLVM aborts the
 # process where they are missing.
 _TO_IMPORT, _TO_COMPILE = 480 << 20, 200 << 20
@@ -45,13 +57,62 @@ def refusal() -> str | None:
     return _lack_of_memory()
 
 
-def seconds_to_load(engine: str, function: str, *dtypes: str) -> float:
-    """Return about the seconds until `load_loop` returns a function; for one that is loaded, 0."""
-    name, variant = f"{engine}.{function}", "-".join(dtypes)
-    if (name, variant) in _loaded:
-        return 0.0
-    importing = 0.0 if "numba" in sys.modules else IMPORTING
-    return importing + (LOADING if codecache.has_variant(name, variant) else COMPILING)
+class Loading(NamedTuple):
+    """What it takes until code can be called.
+
+    Attributes
+    ----------
+    seconds : float
+        About how long that takes.
+    threshold : float
+        How many seconds the code should have saved before it is loaded.
+    compiles : bool
+        Whether some of it must be compiled.
+    """
+
+    seconds: float
+    threshold: float
+    compiles: bool
+
+
+NO_LOADING = Loading(0.0, 0.0, False)
+
+
+def loop_code(engine: str, function: str, *dtypes: str) -> Code:
+    """Return what `load_loop` loads."""
+    return f"{engine}.{function}", "-".join(dtypes)
+
+
+def tile_code(itemsize: int, *shape: int) -> Code:
+    """Return what `load_tile` loads; without `shape` (rows, vectors, banded), any of them."""
+    return "simd.tile_product", "x".join(map(str, (itemsize, *(shape or "*"))))
+
+
+def module_code(name: str) -> Code:
+    """Return what importing a module loads."""
+    return "import", name
+
+
+def is_loaded(code: Code) -> bool:
+    """Tell whether code can be called."""
+    if code[0] == "import":
+        return code[1] in sys.modules
+    return code in _loaded or any(name == code[0] and fnmatchcase(variant, code[1]) for name, variant in list(_loaded))
+
+
+def estimate_loading(codes: Iterable[Code]) -> Loading:
+    """Return what it takes until all of some code can be called; if it is loaded, nothing. Imports nothing."""
+    missing = [code for code in codes if not is_loaded(code)]
+    modules = _MODULE * sum(name == "import" for name, _ in missing)
+    missing = [code for code in missing if code[0] != "import"]
+    if not missing:
+        return Loading(modules, modules, False)
+    compiled = [name for name, variant in missing if not codecache.has_variant(name, variant)]
+    seconds = 0.0 if "numba" in sys.modules else _IMPORTING
+    seconds += 0.0 if _loaded else _BEGINNING
+    seconds += _LOADING * (len(missing) - len(compiled)) + (_FIRST if compiled and not _loaded else 0.0)
+    seconds += sum(_COMPILING.get(name, _OTHERS) for name in compiled)
+    return Loading(modules + seconds, modules + seconds * (1 if compiled else _PROMISE), bool(compiled))
 
 
 def load_loop(engine: str, function: str, *dtypes: str) -> Callable[..., None]:
@@ -69,7 +130,7 @@ def load_loop(engine: str, function: str, *dtypes: str) -> Callable[..., None]:
     CompilerUnavailable
         If it cannot be had.
     """
-    name, variant = f"{engine}.{function}", "-".join(dtypes)
+    name, variant = loop_code(engine, function, *dtypes)
 
     def load(jit: Any) -> Any:
         loops = import_module(f"convmat.engines._{engine}.loops")
@@ -82,10 +143,23 @@ def load_loop(engine: str, function: str, *dtypes: str) -> Callable[..., None]:
 def load_tile(itemsize: int, rows: int, vectors: int, banded: int) -> int:
     """Return the address of the compiled `simd.tile_product` of one shape; it is valid as long as the process lives."""
     shape = itemsize, rows, vectors, banded
-    variant = "x".join(map(str, shape))
-    tile = _load("simd.tile_product", variant, lambda jit: jit.compile_tile(*shape))
+    tile = _load(*tile_code(*shape), lambda jit: jit.compile_tile(*shape))
     address: int = tile.address
     return address
+
+
+def load_code(code: Code) -> None:
+    """Load a loop or a tile, or compile it."""
+    name, variant = code
+    if name == "simd.tile_product":
+        load_tile(*map(int, variant.split("x")))
+    else:
+        load_loop(*name.split("."), *variant.split("-"))
+
+
+def is_kept(code: Code) -> bool:
+    """Tell whether code lies on the disk."""
+    return codecache.has_variant(*code, now=True)
 
 
 def vector_unit() -> tuple[int, int]:
@@ -141,11 +215,13 @@ def _quiet_numba() -> Iterator[None]:
 
 
 def _is_installed() -> bool:
-    """Tell whether there is something to import."""
-    try:
-        return find_spec("numba") is not None
-    except ValueError:  # it is there, but not from a file
-        return True
+    """Tell whether there is something to import. Finding it takes longer than many a product, and is done once."""
+    return sys.modules["numba"] is not None if "numba" in sys.modules else _can_be_found()
+
+
+@cache
+def _can_be_found() -> bool:
+    return find_spec("numba") is not None
 
 
 def _is_disabled() -> bool:

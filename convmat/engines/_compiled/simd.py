@@ -24,6 +24,7 @@ types: Any = numba.types
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 intrinsic: Decorator = cast(Any, numba.extending).intrinsic
 literal_intrinsic: Decorator = cast(Any, numba.extending).intrinsic(prefer_literal=True)
+literally: Any = cast(Any, numba).literally
 compiled: Decorator = cast(Any, numba).njit(nogil=True, error_model="numpy")
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -119,6 +120,14 @@ class Code:
     def add_product(self, total: Any, a: Any, b: Any) -> Any:
         """Return total + a·b, fused where the processor can."""
         return self.builder.fadd(total, self.builder.fmul(a, b, flags=("contract",)), flags=("contract",))
+
+    def multiple(self, factor: float, a: Any) -> Any:
+        """Return a vector times a number."""
+        return self.builder.fmul(ir.Constant(self.vector, [factor] * self.lanes), a)
+
+    def add_multiple(self, total: Any, factor: float, a: Any) -> Any:
+        """Return total + factor·a, fused where the processor can."""
+        return self.add_product(total, ir.Constant(self.vector, [factor] * self.lanes), a)
 
     def phis(self, tile: Any) -> Any:
         """Return a tile of vectors of which each depends on where control comes from."""

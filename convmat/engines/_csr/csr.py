@@ -14,8 +14,9 @@ import numpy as np
 from scipy import sparse
 
 from convmat._runtime import count_blocks, quietly, run_blocks
-from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines._compiled.loader import CompilerUnavailable, load_loop, refusal
+from convmat.engines._base import Cost, PerDirection, Scratch, address
+from convmat.engines._compiled.loader import Code, CompilerUnavailable, load_loop, loop_code, refusal
+from convmat.engines._machine import Machine
 from convmat.engines._sums import most_terms
 from convmat.geometry import PADDING_MODES, Array, ConvolutionGeometry
 from convmat.matrices import assemble
@@ -55,21 +56,32 @@ class CSREngine:
         matrix, vectors = geometry.matrix_nbytes(dtype), batch * sum(geometry.shape) * dtype.itemsize
         nanoseconds = _Estimate.FIRST + (_Estimate.FURTHER + _Estimate.BYTE * dtype.itemsize) * (batch - 1)
         entries = geometry.nnz * nanoseconds * 1e-9
-        state = float(matrix)
+        state, code = float(matrix), tuple[Code, ...]()
         if _is_compiled(geometry.nnz):
             entries *= _Estimate.LOOP
             state += batch // _GROUP * _GROUP * geometry.shape[not transposed] * dtype.itemsize
+            code = _code(dtype, geometry.index_dtype)
         workers = max(1, min(machine.workers, geometry.nnz // _SERIAL))
         seconds = max(entries, machine.moving(matrix + vectors)) / workers + _Estimate.CALLS * machine.call
-        return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state)
+        return Cost(2.0 * geometry.nnz * batch, matrix + vectors, seconds, matrix / machine.bandwidth, state, code)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Keep the geometry; the pattern of the matrix is written with its values."""
-        return geometry, workers
+        return geometry, dtype, workers
+
+    def load(self, plan: Any) -> None:
+        """Load or compile the loops, if the matrix is large enough for them."""
+        geometry, dtype, _ = plan
+        if _is_compiled(geometry.nnz):
+            _load(dtype, geometry.index_dtype)
+
+    def all_code(self, number: np.dtype[Any]) -> list[Code]:
+        """Return the loops, for indices of either size."""
+        return list(dict.fromkeys(code for index in (np.int32, np.int64) for code in _code(number, np.dtype(index))))
 
     def bind(self, plan: Any, kernel: Array) -> CSRProducts:
         """Return products that build the matrix of a direction when it is first needed."""
-        geometry, workers = plan
+        geometry, _, workers = plan
         return CSRProducts(geometry, workers, kernel)
 
 
@@ -164,11 +176,28 @@ def _rows(matrix: Any, first: int, last: int) -> Any:
     return rows
 
 
+def _unsigned(index: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that compiled code indexes with: signed indices would be checked for being negative."""
+    return np.dtype(f"u{index.itemsize}")
+
+
+def _code(dtype: np.dtype[Any], index: np.dtype[Any]) -> tuple[Code, Code]:
+    """Return the code for a matrix of a dtype, with indices of another."""
+    multiply_rows = loop_code("csr", "multiply_rows", dtype.name, _unsigned(index).name)
+    return loop_code("csr", "interleave", dtype.name), multiply_rows
+
+
+def _load(dtype: np.dtype[Any], index: np.dtype[Any]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return the loops for a matrix of a dtype, with indices of another."""
+    multiply_rows = load_loop("csr", "multiply_rows", dtype.name, _unsigned(index).name)
+    return load_loop("csr", "interleave", dtype.name), multiply_rows
+
+
 def _compiled_product(matrix: Any, cuts: list[tuple[int, int]], workers: int) -> Callable[[Array, Array], None]:
     """Return the product by the compiled loop, which writes straight into the result and waits for no sum."""
-    data, columns, index = matrix.data, matrix.shape[1], np.dtype(f"u{matrix.indices.itemsize}")
-    interleave = load_loop("csr", "interleave", data.dtype.name)
-    multiply_rows = load_loop("csr", "multiply_rows", data.dtype.name, index.name)
+    data, columns = matrix.data, matrix.shape[1]
+    interleave, multiply_rows = _load(data.dtype, matrix.indices.dtype)
+    index = _unsigned(matrix.indices.dtype)
     arrays = matrix.indptr.view(index), matrix.indices.view(index), data
     scratch = Scratch(data.dtype, 1)
     slices = list(pairwise(columns * i // len(cuts) for i in range(len(cuts) + 1)))

@@ -30,8 +30,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from convmat._runtime import InOrder, run_blocks, undisturbed
-from convmat.engines._base import Cost, Machine, PerDirection
+from convmat.engines._base import Cost, PerDirection
+from convmat.engines._compiled.loader import module_code
 from convmat.engines._fft.tiles import Index, Tiling, count_at_once, count_operations, count_pairs, plan_tiles
+from convmat.engines._machine import Machine
 from convmat.engines._sums import cuts, matmul
 from convmat.geometry import Array, ConvolutionGeometry
 
@@ -79,7 +81,8 @@ class FFTEngine:
         operations, calls = count_operations(geometry, plan.lengths, plan.tiles, batch, machine.workers)
         seconds = 2 * kept * operations / rate + calls * machine.call  # operations are those of real numbers
         setup = transforms * pairs / planes / rate
-        return Cost(count * (transforms + products), moved, seconds, setup, pairs * plan.plane)
+        code = (module_code("scipy.fft"),)
+        return Cost(count * (transforms + products), moved, seconds, setup, pairs * plan.plane, code)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> Any:
         """Choose the tiles."""

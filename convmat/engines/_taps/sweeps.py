@@ -11,7 +11,7 @@ import numpy as np
 
 from convmat.engines._taps.phases import Phases, banded, result_phases
 from convmat.engines._taps.tables import CLASS, SEGMENT, SIZES, TILE, Fit, Records, Sweep, Tables, records
-from convmat.engines._taps.tiling import Tiling, longest, outer_sum, outer_table, steps
+from convmat.engines._taps.tiling import Tiling, longest, most_bands, outer_sum, outer_table, steps
 from convmat.geometry import Axis, IntArray
 
 PACKED = 1 << 19  # bytes of a strip's packed copy, for about half of a second-level cache
@@ -75,7 +75,7 @@ class _Builder:
         self.groups, self.sources, self.results, self.fit, self.shape = groups, sources, results, fit, shape
         self.banded = False
         if results * fit.components * prod(len(axis.classes) for axis in axes) == 1 and len(axes) > 1:
-            axes[-2] = banded(axes[-2], 4 if fit.registers > 16 else 3)
+            axes[-2] = banded(axes[-2], most_bands(fit.registers))
             self.banded = len(axes[-2].classes) > 1
         self.axes, self.tiling = axes, Tiling(axes, self.banded)
         self.grid = self.tiling.grid

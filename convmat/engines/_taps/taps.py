@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convmat._runtime import count_blocks, run_blocks
-from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
+from convmat.engines._base import Cost, PerDirection, Scratch, address
+from convmat.engines._compiled.loader import Code, load_loop, load_tile, loop_code, refusal, tile_code, vector_unit
+from convmat.engines._machine import Machine
 from convmat.engines._taps.sweeps import PACKED, sweeps
 from convmat.engines._taps.tables import Fit, Sweep, Tables
+from convmat.engines._taps.tiling import tile_shapes
 from convmat.geometry import Array, ConvolutionGeometry, merge_axes
 
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
@@ -76,17 +78,27 @@ class TapsEngine:
         single = flops / (peak * _efficiency(geometry, components, transposed) * in_use) + machine.moving(moved)
         together = single if single < _SERIAL else _SERIAL / 2 + single / machine.workers
         state = float(dtype.itemsize * components * prod(geometry.kernel_shape))
-        loading = machine.loading
-        if loading is None:
-            loading = seconds_to_load("taps", "run_tasks", _number(dtype).name)
-        setup = _MODEL.setup + state / machine.bandwidth + loading
+        setup = _MODEL.setup + state / machine.bandwidth
         source = geometry.shape[not transposed] // geometry.groups * dtype.itemsize
         scratch = machine.workers * min(source, PACKED)
-        return Cost(flops, moved, _MODEL.calls * machine.call + together, setup, state + scratch)
+        number = _number(dtype)
+        code = loop_code("taps", "run_tasks", number.name), tile_code(number.itemsize)
+        return Cost(flops, moved, _MODEL.calls * machine.call + together, setup, state + scratch, code)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> TapsPlan:
         """Return a plan; the tables of a direction are built when it is first used."""
         return TapsPlan(geometry, dtype, workers)
+
+    def load(self, plan: TapsPlan) -> None:
+        """Load or compile the loop, and the tiles of both directions."""
+        for transposed in (False, True):
+            plan.direction(transposed)
+
+    def all_code(self, number: np.dtype[Any]) -> list[Code]:
+        """Return the loop, and the tiles of all shapes."""
+        size, registers = number.itemsize, vector_unit()[1]
+        tiles = ((*tile, banded) for banded in (False, True) for tile in tile_shapes(registers, banded))
+        return [loop_code("taps", "run_tasks", number.name), *(tile_code(size, *map(int, tile)) for tile in tiles)]
 
     def bind(self, plan: TapsPlan, kernel: Array) -> TapsProducts:
         """Return products that pack the kernel for a direction when it is first used."""

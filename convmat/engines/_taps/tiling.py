@@ -22,6 +22,21 @@ class Tile(NamedTuple):
     vectors: int
 
 
+def most_bands(registers: int) -> int:
+    """Return the number of lines that a band has at most."""
+    return 4 if registers > 16 else 3
+
+
+def tile_shapes(registers: int, banded: bool) -> list[Tile]:
+    """Return the shapes of tiles: those of a band, or all others."""
+    many = registers > 16
+    shapes = []
+    for rows in range(2, most_bands(registers) + 1) if banded else (8, 6, 4, 3, 2, 1) if many else (4, 3, 2, 1):
+        most = min(12, (registers - 1) // (rows + 1))
+        shapes += [Tile(rows, vectors) for vectors in ({1, 2, 4} if banded else {1, 2, 4, most}) if vectors <= most]
+    return shapes
+
+
 class Runs(NamedTuple):
     """How runs of tiles cover the positions: each run goes over the axes from `first` on, and has so many `tiles`."""
 
@@ -57,15 +72,13 @@ class Tiling:
         For each factor it loads r weights and v vectors, and multiplies r·v times.
         """
         best = (float("inf"), 0, 0)
-        for rows in (total,) if self.banded else (8, 6, 4, 3, 2, 1) if fit.registers > 16 else (4, 3, 2, 1):
-            most = min(12, (fit.registers - 1) // (rows + 1))
-            for vectors in {1, 2, 4} if self.banded else {1, 2, 4, most}:
-                if vectors <= most:
-                    runs = self.runs(vectors * fit.lanes)
-                    # In a cycle, two multiplications or two loads, of which most unaligned ones count twice. A sum waits
-                    # 4 cycles for the one before it, so that fewer than 8 sums take as long as 8.
-                    cycles = max(rows * vectors, rows + 2 * vectors, 8) / 2
-                    best = min(best, (-(-total // rows) * runs.number * runs.tiles * cycles, -rows, -vectors))
+        for rows, vectors in tile_shapes(fit.registers, self.banded):
+            if not self.banded or rows == total:
+                runs = self.runs(vectors * fit.lanes)
+                # In a cycle, two multiplications or two loads, of which most unaligned ones count twice. A sum waits 4
+                # cycles for the one before it, so that fewer than 8 sums take as long as 8.
+                cycles = max(rows * vectors, rows + 2 * vectors, 8) / 2
+                best = min(best, (-(-total // rows) * runs.number * runs.tiles * cycles, -rows, -vectors))
         return Tile(-best[1], -best[2])
 
     def runs(self, width: int) -> Runs:

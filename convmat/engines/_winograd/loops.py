@@ -6,155 +6,22 @@ nothing; `convmat.engines._winograd.winograd` says what their tables mean. A `li
 
 from __future__ import annotations
 
-from typing import Any
+from convmat.engines._compiled.simd import VECTOR_BYTES, call_tile, compiled, itemsize, literally
+from convmat.engines._winograd.transforms import transform_result, transform_source
 
-from llvmlite import ir
-
-from convmat.engines._compiled.simd import VECTOR_BYTES, Code, call_tile, compiled, itemsize, literal_intrinsic, types
-
-SIGNATURES = {  # of what is called from Python, for a dtype
-    "run_tasks": "void("
+_TASKS = (
+    "void("
     + "intp, " * 7  # start to shares
     + "{0}[::1], {0}[::1], "  # weights, scratch
     + "int64[::1], " * 4  # sizes to counts
     + ")"
-}
-_I1, _I32 = ir.IntType(1), ir.IntType(32)
-
-
-@literal_intrinsic
-def transform_source(
-    typing: Any, like: Any, masked: Any, source: Any, row_bytes: Any, top: Any, bottom: Any, left: Any, right: Any,
-    target: Any, distance: Any, ahead: Any,
-) -> Any:  # fmt: skip
-    """Transform one vector of neighbouring 4 × 4 tiles, each 2 columns after the one before: Bᵀ d B.
-
-    Parameters
-    ----------
-    like : array
-        Of the dtype.
-    masked : literal int
-        1 where some of what the tiles cover is padding.
-    source : int
-        Address of the first tile's first element, wherever that is.
-    row_bytes : int
-        Distance of rows.
-    top, bottom, left, right : int
-        Which rows and columns, counted from there, are no padding; the rest is not touched. Only if `masked`.
-    target, distance : int
-        Address of the first of 16 vectors, and the bytes from one to the next.
-    ahead : int
-        How many bytes later what is needed soon begins.
-    """
-    is_masked = masked.literal_value == 1
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(builder, like.dtype.bitwidth // 8)
-        source, row_bytes, *inside, target, distance, ahead = arguments[2:]
-        for i in (1, 2):  # the others are of tiles above and below too
-            row = builder.add(ahead, builder.add(source, builder.mul(row_bytes, ir.Constant(row_bytes.type, i))))
-            for j in range(2 * VECTOR_BYTES // 64):
-                code.prefetch(row, 64 * j)
-        top, bottom, left, right = (builder.trunc(n, _I32) for n in inside)
-        starts = [0, code.lanes, 2, code.lanes + 2]
-        columns = [
-            code.mask(*(builder.sub(n, ir.Constant(_I32, start)) for n in (left, right)))
-            for start in (starts if is_masked else ())
-        ]
-        tile = []
-        for i in range(4):
-            row = builder.add(source, builder.mul(row_bytes, ir.Constant(row_bytes.type, i)))
-            if is_masked:
-                number = ir.Constant(_I32, i)
-                used = builder.and_(builder.icmp_signed("<=", top, number), builder.icmp_signed("<", number, bottom))
-                none = ir.Constant(columns[0].type, [0] * code.lanes)
-                values = [
-                    code.load_masked(builder.select(used, mask, none), row, start * code.itemsize)
-                    for mask, start in zip(columns, starts, strict=True)
-                ]
-            else:
-                values = [code.load(row, start * code.itemsize) for start in starts]
-            columns_of_tiles = [
-                code.shuffle(values[first], values[first + 1], range(odd, 2 * code.lanes, 2))
-                for first in (0, 2)
-                for odd in (0, 1)
-            ]
-            tile.append(_source_step(builder, columns_of_tiles))
-        for j in range(4):
-            for i, value in enumerate(_source_step(builder, [row[j] for row in tile])):
-                code.store(value, target, builder.mul(distance, ir.Constant(distance.type, 4 * i + j)))
-        return context.get_dummy_value()
-
-    return types.void(like, masked, *(types.intp,) * 9), generate
-
-
-@literal_intrinsic
-def transform_result(
-    typing: Any, like: Any, masked: Any, source: Any, distance: Any, target: Any, row_bytes: Any, rows: Any, columns: Any,
-    ahead: Any,
-) -> Any:  # fmt: skip
-    """Transform one vector of tiles back into two rows of neighbouring results: Aᵀ m A.
-
-    Parameters
-    ----------
-    like : array
-        Of the dtype.
-    masked : literal int
-        1 where some of the results do not exist.
-    source, distance : int
-        Address of the first of 16 vectors, and the bytes from one to the next.
-    target : int
-        Address of the first result.
-    row_bytes : int
-        Distance of rows.
-    rows, columns : int
-        How many there are; the rest is not touched. Only if `masked`.
-    """
-    is_masked = masked.literal_value == 1
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(builder, like.dtype.bitwidth // 8)
-        source, distance, target, row_bytes, rows, columns, ahead = arguments[2:]
-        tile = [
-            [code.load(source, builder.mul(distance, ir.Constant(distance.type, 4 * i + j))) for i in range(4)]
-            for j in range(4)
-        ]
-        half = [_result_step(builder, column) for column in tile]
-        lanes = [
-            lane for pair in zip(range(code.lanes), range(code.lanes, 2 * code.lanes), strict=True) for lane in pair
-        ]
-        rows, columns = (builder.trunc(n, _I32) for n in (rows, columns))
-        for i in range(2):
-            even, odd = _result_step(builder, [column[i] for column in half])
-            row = builder.add(target, builder.mul(row_bytes, ir.Constant(row_bytes.type, i)))
-            last = builder.select(builder.icmp_signed("<", ir.Constant(_I32, i), rows), columns, ir.Constant(_I32, 0))
-            for j in range(2 * VECTOR_BYTES // 64):
-                code.prefetch(builder.add(row, ahead), 64 * j, write=True)
-            for start in (0, code.lanes):
-                value = code.shuffle(even, odd, lanes[start : start + code.lanes])
-                if is_masked:
-                    mask = code.mask(ir.Constant(_I32, 0), builder.sub(last, ir.Constant(_I32, start)))
-                    code.store_masked(mask, value, row, start * code.itemsize)
-                else:
-                    code.store(value, row, start * code.itemsize)
-        return context.get_dummy_value()
-
-    return types.void(like, masked, *(types.intp,) * 7), generate
-
-
-def _source_step(builder: Any, d: list[Any]) -> list[Any]:
-    """Return Bᵀ d of four vectors."""
-    return [builder.fsub(d[0], d[2]), builder.fadd(d[1], d[2]), builder.fsub(d[2], d[1]), builder.fsub(d[1], d[3])]
-
-
-def _result_step(builder: Any, m: list[Any]) -> list[Any]:
-    """Return Aᵀ m of four vectors."""
-    return [builder.fadd(builder.fadd(m[0], m[1]), m[2]), builder.fsub(builder.fsub(m[1], m[2]), m[3])]
+)
+SIGNATURES = {"run_tasks_of_2": _TASKS, "run_tasks_of_4": _TASKS}  # of what is called from Python, for a dtype
 
 
 @compiled
 def read_tiles(  # type: ignore[no-untyped-def]
-    like, x, target, first, last, channels, batch_channels, channel_elements, distance, shape, grid, origin
+    like, edge, x, target, first, last, channels, batch_channels, channel_elements, distance, shape, grid, origin
 ):  # fmt: skip
     """Transform the tiles `first` to `last` of some channels of the source.
 
@@ -162,6 +29,8 @@ def read_tiles(  # type: ignore[no-untyped-def]
     ----------
     like : array
         Of the dtype.
+    edge : literal int
+        Rows and columns of results of a tile.
     x : int
         Address of the first channel in the first image.
     target : int
@@ -169,11 +38,11 @@ def read_tiles(  # type: ignore[no-untyped-def]
     channels, batch_channels : int
         How many channels; how many an image has.
     channel_elements, distance : int
-        Elements from one channel to the next, and from one of the 16 matrices to the next.
+        Elements from one channel to the next, and from one of the matrices to the next.
     shape, grid, origin : tuple of int
         Rows and columns of the source and of tiles; row and column of the first tile's first element.
     """
-    size = itemsize(like)
+    edge, size = literally(edge), itemsize(like)
     lanes = VECTOR_BYTES // size
     height, width = shape
     plane = height * width * size
@@ -184,16 +53,18 @@ def read_tiles(  # type: ignore[no-untyped-def]
         to = target + (channel * channel_elements - first) * size
         while p < last:
             count = min(last - p, grid[1] - column)
-            y, z = 2 * row + origin[0], 2 * column + origin[1]
+            y, z = edge * row + origin[0], edge * column + origin[1]
             start = x + (((image * batch_channels + channel) * height + y) * width + z) * size
-            top, bottom = min(4, max(0, -y)), min(4, height - y)
+            top, bottom = min(edge + 2, max(0, -y)), min(edge + 2, height - y)
             for i in range(0, count, lanes):
-                left, right = max(0, -z - 2 * i), min(2 * lanes + 2, width - z - 2 * i)
-                at, into = start + 2 * i * size, to + (p + i) * size
-                if top == 0 and bottom == 4 and left == 0 and right == 2 * lanes + 2:
-                    transform_source(like, 0, at, width * size, 0, 0, 0, 0, into, distance * size, plane)
+                left, right = max(0, -z - edge * i), min(edge * lanes + 2, width - z - edge * i)
+                at, into = start + edge * i * size, to + (p + i) * size
+                if top == 0 and bottom == edge + 2 and left == 0 and right == edge * lanes + 2:
+                    transform_source(like, edge, 0, at, width * size, 0, 0, 0, 0, into, distance * size, plane)
                 else:
-                    transform_source(like, 1, at, width * size, top, bottom, left, right, into, distance * size, plane)
+                    transform_source(
+                        like, edge, 1, at, width * size, top, bottom, left, right, into, distance * size, plane
+                    )
             p += count
             column = 0
             row += 1
@@ -204,10 +75,10 @@ def read_tiles(  # type: ignore[no-untyped-def]
 
 @compiled
 def write_tiles(  # type: ignore[no-untyped-def]
-    like, source, out, first, last, channels, batch_channels, channel_elements, distance, shape, grid
+    like, edge, source, out, first, last, channels, batch_channels, channel_elements, distance, shape, grid
 ):  # fmt: skip
     """Transform the tiles `first` to `last` of some channels back into results; parameters as for `read_tiles`."""
-    size = itemsize(like)
+    edge, size = literally(edge), itemsize(like)
     lanes = VECTOR_BYTES // size
     height, width = shape
     plane = height * width * size
@@ -218,16 +89,16 @@ def write_tiles(  # type: ignore[no-untyped-def]
         base = source + (channel * channel_elements - first) * size
         while p < last:
             count = min(last - p, grid[1] - column)
-            y, z = 2 * row, 2 * column
+            y, z = edge * row, edge * column
             start = out + (((image * batch_channels + channel) * height + y) * width + z) * size
-            rows, columns = min(2, height - y), min(2 * count, width - z)
+            rows, columns = min(edge, height - y), min(edge * count, width - z)
             for i in range(0, count, lanes):
-                at, into = base + (p + i) * size, start + 2 * i * size
-                if rows == 2 and 2 * (i + lanes) <= columns:
-                    transform_result(like, 0, at, distance * size, into, width * size, 0, 0, plane)
+                at, into = base + (p + i) * size, start + edge * i * size
+                if rows == edge and edge * (i + lanes) <= columns:
+                    transform_result(like, edge, 0, at, distance * size, into, width * size, 0, 0, plane)
                 else:
-                    left = min(2 * lanes, columns - 2 * i)
-                    transform_result(like, 1, at, distance * size, into, width * size, rows, left, plane)
+                    left = min(edge * lanes, columns - edge * i)
+                    transform_result(like, edge, 1, at, distance * size, into, width * size, rows, left, plane)
             p += count
             column = 0
             row += 1
@@ -238,12 +109,14 @@ def write_tiles(  # type: ignore[no-untyped-def]
 
 @compiled
 def run_tasks(  # type: ignore[no-untyped-def]
-    start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts
+    edge, start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts
 ):  # fmt: skip
     """Compute the tasks `start` to `stop` of a product: each a range of tiles, and of results of a group.
 
     Parameters
     ----------
+    edge : literal int
+        Rows and columns of results of a tile.
     x, out : int
         Addresses of the source and of the target.
     tiles, pieces, shares : int
@@ -254,7 +127,8 @@ def run_tasks(  # type: ignore[no-untyped-def]
     sizes, addresses, offsets, counts : int64 array
         Tables of the direction.
     """
-    size = itemsize(weights)
+    edge, size = literally(edge), itemsize(weights)
+    products = (edge + 2) ** 2
     lanes = VECTOR_BYTES // size
     groups, sources, results, rows, blocks, most_blocks = sizes[:6]
     length, source_distance, result_distance = sizes[6:9]
@@ -263,7 +137,7 @@ def run_tasks(  # type: ignore[no-untyped-def]
     widest = addresses.shape[0]
     vectors = (tiles + lanes - 1) // lanes
     aligned = (scratch.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-    products = aligned + 16 * source_distance * size
+    results_at = aligned + products * source_distance * size
     for task in range(start, stop):
         piece, share = divmod(task, shares)
         group, piece = divmod(piece, pieces)
@@ -273,15 +147,16 @@ def run_tasks(  # type: ignore[no-untyped-def]
         last = min(tiles, first + used * lanes)
         x_at = x + group * sources * shape[0] * shape[1] * size
         read_tiles(
-            weights, x_at, aligned, first, last, sources, groups * sources, length, source_distance, shape, grid, origin
-        )
+            weights, edge, x_at, aligned, first, last, sources, groups * sources, length, source_distance, shape, grid,
+            origin,
+        )  # fmt: skip
         last_block = blocks * (share + 1) // shares
         for block in range(blocks * share // shares, last_block, most_blocks):
             count = min(most_blocks, last_block - block)
-            for t in range(16):
-                a = weights.ctypes.data + ((group * 16 + t) * blocks + block) * sources * rows * size
+            for t in range(products):
+                a = weights.ctypes.data + ((group * products + t) * blocks + block) * sources * rows * size
                 b = aligned + t * source_distance * size
-                c = products + t * result_distance * size
+                c = results_at + t * result_distance * size
                 done = 0
                 while done < used:
                     n = min(widest, used - done)
@@ -298,6 +173,22 @@ def run_tasks(  # type: ignore[no-untyped-def]
             out_at = out + channel * target_shape[0] * target_shape[1] * size
             count = min(count * rows, results - block * rows)
             write_tiles(
-                weights, products, out_at, first, last, count, groups * results, length, result_distance,
+                weights, edge, results_at, out_at, first, last, count, groups * results, length, result_distance,
                 target_shape, grid,
             )  # fmt: skip
+
+
+@compiled
+def run_tasks_of_2(  # type: ignore[no-untyped-def]
+    start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts
+):  # fmt: skip
+    """Compute tasks with tiles of 2 × 2 results."""
+    run_tasks(2, start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts)
+
+
+@compiled
+def run_tasks_of_4(  # type: ignore[no-untyped-def]
+    start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts
+):  # fmt: skip
+    """Compute tasks with tiles of 4 × 4 results."""
+    run_tasks(4, start, stop, x, out, tiles, pieces, shares, weights, scratch, sizes, addresses, offsets, counts)

@@ -1,25 +1,45 @@
-"""The engine for 3 × 3 kernels and many channels: Winograd's minimal filtering, F(2 × 2, 3 × 3).
+"""The engines for 3 × 3 kernels and many channels: Winograd's minimal filtering, F(2 × 2, 3 × 3) and F(4 × 4, 3 × 3).
 
-A 2 × 2 tile of results needs 4 × 4 sources d and the 3 × 3 kernel k, and is Aᵀ [(G k Gᵀ) ∘ (Bᵀ d B)] A with
+A tile of m × m results needs (m + 2) × (m + 2) sources d and the 3 × 3 kernel k, and is Aᵀ [(G k Gᵀ) ∘ (Bᵀ d B)] A; for
+m = 2 with
 
     Bᵀ = ⎛1  0 −1  0⎞   G = ⎛1  0  0⎞   Aᵀ = ⎛1  1  1  0⎞
          ⎜0  1  1  0⎟       ⎜½  ½  ½⎟        ⎝0  1 −1 −1⎠
          ⎜0 −1  1  0⎟       ⎜½ −½  ½⎟
          ⎝0  1  0 −1⎠       ⎝0  0  1⎠
 
-that is 16 products instead of 36 (Lavin & Gray 2016, Fast Algorithms for Convolutional Neural Networks, section 4.1).
-Summed over channels they are 16 matrix products, transformed kernel × transformed tiles. A task does all three stages for
-a range of tiles, one after the other in memory that stays in its thread's cache: tiles of all images are numbered through,
-so that vectors of tiles are full whatever the images' size.
+that is 16 products instead of 36, and for m = 4 it is 36 instead of 144 (Lavin & Gray 2016, Fast Algorithms for
+Convolutional Neural Networks, section 4). Summed over channels they are matrix products, transformed kernel × transformed
+tiles. A task does all three stages for a range of tiles, one after the other in memory that stays in its thread's cache:
+tiles of all images are numbered through, so that vectors of tiles are full whatever the images' size.
 
 The transpose of such a convolution is itself one, the dual: with the kernel reversed, its channels exchanged, and 2 − p
 instead of a padding p, cropping where that is negative. Only the tables differ.
 
-A NaN in the source reaches exactly the results that it reaches by definition, since the first row and column of d are in
-nothing but the first of the tile's results, and the last in the last; so does an Inf, but it may become NaN there. Rounding
-errors are about those of a direct sum; larger tiles would need fewer products still, but lose digits.
+Why there are two engines
+-------------------------
+In tiles of 2 × 2, a NaN in the source reaches exactly the results that it reaches by definition, since the first row and
+column of d are in nothing but the first of the tile's results, and the last in the last; so does an Inf, but it may become
+NaN there. Rounding errors are about those of a direct sum. In tiles of 4 × 4 the inner rows and columns of d are in all
+of the tile's results, and two of those four read no such row: a NaN, or the rounding errors of a large value, spread in the
+tile. So `winograd` is local, and `winograd4` is not. Which of them `auto` takes follows from their estimates: 4 × 4 tiles
+need fewer products, but waste more at the borders and in the last vector, and read a kernel that is 2.25 times as large.
 
-`convmat.engines._winograd.loops` has the compiled loops, compiled once for float32 and once for float64, and
+The points of `winograd4` are 0, ±11/16, ±3/2 and ∞ (Barabasz, Anderson, Soodhalter & Gregg 2020, Error Analysis and
+Improving the Accuracy of Winograd Convolution for Deep Neural Networks): their numbers in A and B are exact in float32, and
+max Σₜ |A|ₜ Σ|B|ₜ |G|ₜ, which bounds how far rounding errors grow, is 12.8 on an axis, where 0, ±1, ±2 and ∞ have 29.3 and
+`winograd` 4.
+
+Why `winograd4` is for float64
+------------------------------
+Over random layers its error is small: in float32, of 8 to 256 channels, 0.08 of the 1e-5 ‖W‖∞‖x‖∞ that is promised. But
+errors of sums whose terms are all alike add up with the number of channels. They come nearest where the signs of kernel and
+source are those of the rows of G and Bᵀ, as a pattern of 4 × 4 that all channels have in common. There float32 has 0.25 of
+what is promised at 8 channels, 1.5 at 64 and 5.6 at 256; kernels and sources that are random, but the same in all channels,
+have 1.6 at 256. In float64 it is 0.07 of 1e-12 ‖W‖∞‖x‖∞ at 256 channels, 0.35 at 1024 and 0.94 at 4096. So `winograd4` takes
+float64, and up to 1024 channels.
+
+`convmat.engines._winograd.loops` has the compiled loops, compiled for either tile, float32 and float64, and
 `convmat.engines._compiled.simd` the matrix product in registers, which is the one of the engine `taps`.
 """
 
@@ -28,30 +48,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from convmat._runtime import count_blocks, run_blocks
-from convmat.engines._base import Cost, Machine, PerDirection, Scratch, address
-from convmat.engines._compiled.loader import load_loop, load_tile, refusal, seconds_to_load, vector_unit
+from convmat.engines._base import Cost, PerDirection, Scratch, address
+from convmat.engines._compiled.loader import Code, load_loop, load_tile, loop_code, refusal, tile_code, vector_unit
+from convmat.engines._machine import Machine
+from convmat.engines._winograd.matrices import kernel_step
 from convmat.geometry import Array, ConvolutionGeometry, IntArray, dual_kernel
 
 _CHANNELS = 8  # with fewer, the transforms cost more than they save
-_MOST_CHANNELS = 32768  # for which scratch memory stays within its bounds
+# By the edge of a tile: so that scratch memory stays within bounds, and for 4 × 4 the errors of sums that are all alike.
+_MOST_CHANNELS = MappingProxyType({2: 1 << 15, 4: 1 << 10})
+_NUMBERS = MappingProxyType({2: "fd", 4: "d"})  # the dtypes that its errors allow
+_WIDEST = 3  # vectors of a tile of the matrix product, so that its accumulators fit; at least 2
 _SERIAL = 1e-4  # seconds of work that are worth another thread, which takes about half of that to wake up
 _PIECES = 8  # of the tiles for each thread
 _CACHE = 700 << 10  # bytes of scratch memory of one thread, for most of a second-level cache
 _RESULTS = 64  # channels of products that are transformed back together, before they leave the cache
 _SCRATCH = 48 << 20  # bytes of scratch memory of all threads of a product
-_PRODUCTS = 16  # of a tile and a pair of channels
 _VECTOR = 64  # bytes of the widest vector
 
 
 class _Estimate:
     """Constants of 2026-11; `python -m benchmarks.peers --regret` prints estimate / measured time."""
 
-    TILES = 1.5  # × `Machine.gemm`, the rate of the matrix products in registers
+    # × `Machine.gemm`, the rate of the matrix products in registers, by the edge of a tile
+    TILES = MappingProxyType({2: 1.5, 4: 1.25})
     CACHE_SPEED = 8  # × `Machine.bandwidth`, at which transformed tiles move in a cache
     TRANSFORM = 8  # passes over the weights to transform the kernel
     TABLES = 1e-3  # seconds to build the tables
@@ -60,54 +86,79 @@ class _Estimate:
 
 
 class WinogradEngine:
-    """Products with fewer multiplications than the definition has."""
+    """Products with fewer multiplications than the definition has.
 
-    name = "winograd"
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    edge : int
+        Rows and columns of results of a tile: 2 or 4.
+    """
+
     pads = frozenset({"zeros"})
     automatic = True
-    local = True
     silent = True
+
+    def __init__(self, name: str, edge: int) -> None:
+        self.name, self.edge = name, edge
+        self.local = edge == 2
+        self._loop = f"run_tasks_of_{edge}"
 
     def refuses(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any]) -> str | None:
         """Refuse all but 3 × 3 kernels at stride 1 with many real channels, and all without compiled code."""
-        if dtype.char not in "fd":
-            return f"it computes float32 and float64, got {dtype}"
+        if dtype.char not in _NUMBERS[self.edge]:
+            return f"it computes {' and '.join(np.dtype(char).name for char in _NUMBERS[self.edge])}, got {dtype}"
         if geometry.spatial_kernel != (3, 3):
             return f"it is for kernels of 3 × 3, got {' × '.join(map(str, geometry.spatial_kernel))}"
         if geometry.stride != (1, 1) or geometry.dilation != (1, 1):
             return f"it is for stride 1 and dilation 1, got {geometry.stride} and {geometry.dilation}"
         channels = _channels(geometry, False)
-        if not _CHANNELS <= min(channels) <= max(channels) <= _MOST_CHANNELS:
-            return f"it is for {_CHANNELS} to {_MOST_CHANNELS} channels in and out of each group, got {channels}"
+        most = _MOST_CHANNELS[self.edge]
+        if not _CHANNELS <= min(channels) <= max(channels) <= most:
+            return f"it is for {_CHANNELS} to {most} channels in and out of each group, got {channels}"
         return refusal()
 
     def estimate(
         self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], batch: int, transposed: bool, machine: Machine
     ) -> Cost:
-        """Count 16 products for each tile and pair of channels, and the transformed tiles, written and read."""
-        grid, channels = _grid(geometry, transposed), _channels(geometry, transposed)
+        """Count the products for each tile and pair of channels, and the transformed tiles, written and read."""
+        grid, channels = _grid(geometry, transposed, self.edge), _channels(geometry, transposed)
+        products = (self.edge + 2) ** 2
         lanes, pairs = _VECTOR // dtype.itemsize, prod(channels) * geometry.groups
         vectors = -(-batch * prod(grid) // lanes)
-        flops = 2.0 * _PRODUCTS * pairs * vectors * lanes
+        flops = 2.0 * products * pairs * vectors * lanes
         # Transformed tiles stay in the cache; there a vector has tiles of one row.
         rows = sum(channels) * geometry.groups * batch * grid[0] * -(-grid[1] // lanes)
-        cached = 2.0 * _PRODUCTS * _VECTOR * rows
-        state = float(_PRODUCTS) * pairs * dtype.itemsize
+        cached = 2.0 * products * _VECTOR * rows
+        state = float(products) * pairs * dtype.itemsize
         moved = 2.0 * batch * sum(geometry.shape) * dtype.itemsize
-        rate = _Estimate.TILES * machine.gemm * 8 / dtype.itemsize
+        rate = _Estimate.TILES[self.edge] * machine.gemm * 8 / dtype.itemsize
         moving = cached / (_Estimate.CACHE_SPEED * machine.bandwidth) + machine.moving(moved) + machine.moving(state)
         single = flops / rate + moving
         shared = single if single < _SERIAL else _SERIAL / 2 + single / machine.workers
         seconds = _Estimate.CALLS * machine.call + shared
-        loading = seconds_to_load("winograd", "run_tasks", dtype.name) if machine.loading is None else machine.loading
-        setup = _Estimate.TABLES + _Estimate.TRANSFORM * state / machine.bandwidth + loading
-        vector_bytes = _PRODUCTS * _VECTOR * (channels[0] + min(channels[1], _RESULTS))
-        scratch = machine.workers * max(_CACHE, channels[1] // (8 * lanes) * vector_bytes)
-        return Cost(flops, moved + state, seconds, setup, state + min(scratch, _SCRATCH))
+        setup = _Estimate.TABLES + _Estimate.TRANSFORM * state / machine.bandwidth
+        vector_bytes = products * _VECTOR * (channels[0] + min(channels[1], _RESULTS))
+        scratch = machine.workers * max(_CACHE, max(_WIDEST, channels[1] // (8 * lanes)) * vector_bytes)
+        code = loop_code("winograd", self._loop, dtype.name), tile_code(dtype.itemsize)
+        return Cost(flops, moved + state, seconds, setup, state + min(scratch, _SCRATCH), code)
 
     def prepare(self, geometry: ConvolutionGeometry, dtype: np.dtype[Any], workers: int) -> WinogradPlan:
         """Return a plan; the tables of a direction are built when it is first used."""
-        return WinogradPlan(geometry, dtype, workers)
+        return WinogradPlan(self.edge, geometry, dtype, workers)
+
+    def load(self, plan: WinogradPlan) -> None:
+        """Load or compile the loop, and the tiles of both directions."""
+        for transposed in (False, True):
+            plan.direction(transposed)
+
+    def all_code(self, number: np.dtype[Any]) -> list[Code]:
+        """Return the loop, and the tiles; nothing for a dtype that is refused."""
+        if number.char not in _NUMBERS[self.edge]:
+            return []
+        tiles = [tile_code(number.itemsize, *shape) for shape in _tile_shapes(vector_unit()[1])]
+        return [loop_code("winograd", self._loop, number.name), *tiles]
 
     def bind(self, plan: WinogradPlan, kernel: Array) -> WinogradProducts:
         """Return products that transform the kernel for a direction when it is first used."""
@@ -118,6 +169,7 @@ class WinogradEngine:
 class WinogradPlan:
     """What depends on the geometry alone, for each direction once it is used."""
 
+    edge: int
     geometry: ConvolutionGeometry
     dtype: np.dtype[Any]
     workers: int
@@ -128,25 +180,26 @@ class WinogradPlan:
         return self._directions.get(transposed, self._build)
 
     def _build(self, transposed: bool) -> Direction:
-        geometry, itemsize = self.geometry, self.dtype.itemsize
-        run_tasks = load_loop("winograd", "run_tasks", self.dtype.name)
+        geometry, itemsize, products = self.geometry, self.dtype.itemsize, (self.edge + 2) ** 2
+        run_tasks = load_loop("winograd", f"run_tasks_of_{self.edge}", self.dtype.name)
         register, registers = vector_unit()
         lanes, line = register // itemsize, 64 // itemsize
-        rows, widest = 8 if registers > 16 else 4, 3  # of a tile of the matrix product: so many accumulators fit
-        addresses = [load_tile(itemsize, rows, vectors, 0) for vectors in range(1, widest + 1)]
+        shapes = _tile_shapes(registers)
+        rows = shapes[-1][0]
+        addresses = [load_tile(itemsize, *shape) for shape in shapes]
         sources, results = _channels(geometry, transposed)
         blocks = -(-results // rows)
         most_blocks = min(blocks, -(-_RESULTS // rows))
-        vector_bytes = _PRODUCTS * (sources + most_blocks * rows) * register
+        vector_bytes = products * (sources + most_blocks * rows) * register
         # A task reads the whole kernel. Where that has many channels, more tiles have to share it than fit into the cache.
-        vectors = max(_CACHE // vector_bytes, results // (8 * lanes))
+        vectors = max(_CACHE // vector_bytes, results // (8 * lanes), _WIDEST)
         vectors = max(1, min(vectors, _SCRATCH * 2 // 3 // (self.workers * vector_bytes)))
         # An odd number of cache lines: with powers of two, channels would compete for the same places in a cache. What the
         # last vector of a channel has too much is overwritten by the next channel; the last one needs room for it.
         length = _odd(vectors * lanes, line)
         source_distance = _odd(sources * length + lanes, line)
         result_distance = _odd(most_blocks * rows * length + lanes, line)
-        shape, target, grid = geometry.spatial_input, geometry.spatial_output, _grid(geometry, transposed)
+        shape, target, grid = geometry.spatial_input, geometry.spatial_output, _grid(geometry, transposed, self.edge)
         if transposed:
             shape, target = target, shape
         origin = [axis.before - 2 if transposed else -axis.before for axis in geometry.axes]
@@ -156,8 +209,8 @@ class WinogradPlan:
         ]  # fmt: skip
         offsets = np.arange(sources, dtype=np.int64) * (length * itemsize)
         tables = np.array(sizes, np.int64), np.array(addresses, np.int64), offsets, np.array([sources], np.int64)
-        scratch = _PRODUCTS * (source_distance + result_distance) + lanes  # which may have to be skipped for alignment
-        work = 2 * _PRODUCTS * prod(grid) * sources * results * geometry.groups * itemsize / _Estimate.WORK
+        scratch = products * (source_distance + result_distance) + lanes  # which may have to be skipped for alignment
+        work = 2 * products * prod(grid) * sources * results * geometry.groups * itemsize / _Estimate.WORK
         return Direction(
             tables, run_tasks, self.dtype, geometry.groups, prod(grid), lanes, length // lanes, rows, blocks, scratch,
             work, self.workers,
@@ -254,25 +307,23 @@ class WinogradProducts:
         """Return the weights of a direction."""
         rows, groups = self._plan.direction(transposed).rows, self._plan.geometry.groups
         kernel = dual_kernel(self._kernel, groups, 2) if transposed else self._kernel
-        return _pack(kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:]), rows)
+        return _pack(kernel.reshape(groups, len(kernel) // groups, *kernel.shape[1:]), rows, self._plan.edge)
 
 
-def _pack(kernel: Array, rows: int) -> Array:
-    """Return G k Gᵀ of a kernel (groups, results, sources, 3, 3): (groups, 16, blocks of rows, sources, rows), raveled."""
+def _pack(kernel: Array, rows: int, edge: int) -> Array:
+    """Return G k Gᵀ of a kernel (groups, results, sources, 3, 3).
+
+    It is the ravel of (groups, products, blocks of rows, sources, rows).
+    """
     groups, results, sources = kernel.shape[:3]
-    blocks = -(-results // rows)
-    packed = np.zeros((groups, 4, 4, blocks * rows, sources), kernel.dtype)
+    blocks, side = -(-results // rows), edge + 2
+    packed = np.zeros((groups, side, side, blocks * rows, sources), kernel.dtype)
     # In double precision, and rounded once.
-    for i, line in enumerate(_kernel_step(*np.moveaxis(kernel.astype(np.float64, copy=False), 3, 0))):
-        for j, value in enumerate(_kernel_step(*np.moveaxis(line, 3, 0))):
+    for i, line in enumerate(kernel_step(np.moveaxis(kernel.astype(np.float64, copy=False), 3, 0), edge)):
+        for j, value in enumerate(kernel_step(np.moveaxis(line, 3, 0), edge)):
             packed[:, i, j, :results] = value
-    packed = packed.reshape(groups, _PRODUCTS, blocks, rows, sources)
+    packed = packed.reshape(groups, side**2, blocks, rows, sources)
     return np.ascontiguousarray(packed.swapaxes(3, 4)).ravel()
-
-
-def _kernel_step(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
-    """Return G k for the rows of k."""
-    return a, (a + b + c) / 2, (a - b + c) / 2, c
 
 
 def _channels(geometry: ConvolutionGeometry, transposed: bool) -> tuple[int, int]:
@@ -281,10 +332,10 @@ def _channels(geometry: ConvolutionGeometry, transposed: bool) -> tuple[int, int
     return (outer, inner) if transposed else (inner, outer)
 
 
-def _grid(geometry: ConvolutionGeometry, transposed: bool) -> tuple[int, int]:
+def _grid(geometry: ConvolutionGeometry, transposed: bool, edge: int) -> tuple[int, int]:
     """Return how many rows and columns of tiles cover the results of a direction."""
     height, width = geometry.spatial_input if transposed else geometry.spatial_output
-    return -(-height // 2), -(-width // 2)
+    return -(-height // edge), -(-width // edge)
 
 
 def _odd(count: int, line: int) -> int:
@@ -292,4 +343,9 @@ def _odd(count: int, line: int) -> int:
     return (-(-count // line) | 1) * line
 
 
-engine = WinogradEngine()
+def _tile_shapes(registers: int) -> list[tuple[int, int, int]]:
+    """Return the shapes of tiles of the matrix products, the widest last: as many sums as there are registers for."""
+    return [(8 if registers > 16 else 4, vectors, 0) for vectors in range(1, _WIDEST + 1)]
+
+
+engine, engine4 = WinogradEngine("winograd", 2), WinogradEngine("winograd4", 4)
