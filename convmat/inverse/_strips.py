@@ -1,32 +1,27 @@
-"""Where AᴴA + λLᴴL is no convolution: the positions near the borders, and its rows and columns there.
-
-Away from the borders all rows of the matrix are alike. So a short x with the same borders has all rows that there are. The
-positions whose rows differ are found on it, axis by axis, and their part of the matrix is copied from its matrix.
-"""
+"""Where AᴴA + λLᴴL is no convolution: the positions near the borders, and its rows and columns there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import linalg
 
 from convmat._messages import scaled
 from convmat._runtime import available_memory, call_single_threaded
 from convmat.geometry import Array, Axis, Border, IntArray
 from convmat.inverse._system import System
+from convmat.matrices import GramRows
+from convmat.operators import correlation_kernel
 
-_MOST, _LONGEST = (
-    2e10,
-    1.0,
-)  # flops that a factorisation may take, and seconds that listing rows may: about a second each
-_FACTOR, _COPY = 3e10, 1.5e8  # flops a second of a factorisation, and numbers of a band that are filled; round numbers
-_MEETING = 6e-6  # seconds for each tap through which a row of a short axis meets others
-_MARGIN = 3  # the penalty's differences reach two positions further
+# Flops that a factorisation may take, and seconds that the values of the rows may: about a second each.
+_MOST, _LONGEST = 2e10, 1.0
+_FACTOR = 3e10  # flops a second of a factorisation; a round number, as are those below
+_FILL, _SUM = 3e7, 3e8  # values of a band that are placed in a second, and products of taps that are summed
 
 
 class Band(NamedTuple):
@@ -36,13 +31,16 @@ class Band(NamedTuple):
     ----------
     size, width : int
         Number of rows, and of diagonals beside the main one.
-    listing : float
-        Seconds that listing the rows of the Gram matrix takes.
+    values : float
+        How many values of the lower triangle there are.
+    sums : float
+        How many products of taps are summed for the values of all kinds of rows.
     """
 
     size: int
     width: int
-    listing: float
+    values: float
+    sums: float
 
     @property
     def flops(self) -> float:
@@ -57,81 +55,27 @@ class Band(NamedTuple):
     @property
     def seconds(self) -> float:
         """The time until it is factored."""
-        return self.listing + self.size * self.width / _COPY + self.flops / _FACTOR
+        return self.filling + self.flops / _FACTOR
+
+    @property
+    def filling(self) -> float:
+        """The time until the values are in their places."""
+        return self.values / _FILL + self.sums / _SUM
 
     def is_affordable(self) -> bool:
         """Tell whether it takes some seconds at most, and fits into memory."""
-        return self.flops <= _MOST and self.listing <= _LONGEST and 3 * self.nbytes <= available_memory()
+        return self.flops <= _MOST and self.filling <= _LONGEST and 3 * self.nbytes <= available_memory()
 
     def __str__(self) -> str:
         return f"{scaled(self.flops)} operations, {scaled(self.nbytes, 'B')} and {scaled(self.seconds, 's')}"
 
 
-class _Line(NamedTuple):
-    """One axis of x.
-
-    Attributes
-    ----------
-    axis : Axis
-        The same axis with fewer positions in the middle.
-    size, removed, period, middle : int
-        Positions of x, how many of them the short axis lacks, after how many rows are alike, and where they are left out.
-    first, last : int
-        How many positions at each end belong to the strip.
-    """
-
-    axis: Axis
-    size: int
-    removed: int
-    period: int
-    middle: int
-    first: int
-    last: int
-
-    @property
-    def is_apart(self) -> Array:
-        """Which positions belong to the strip, (size,)."""
-        positions = np.arange(self.size)
-        return (positions < self.first) | (positions >= self.size - self.last)
-
-    @property
-    def length(self) -> int:
-        """The number of positions of the short axis."""
-        return self.size - self.removed
-
-    def short(self, positions: IntArray) -> IntArray:
-        """Return positions of the short axis with rows like those of given positions."""
-        cut = self.middle
-        inside = cut + (positions - cut) % self.period
-        ends = np.where(positions < cut, positions, positions - self.removed)
-        return np.where((positions < cut) | (positions >= cut + self.removed), ends, inside)
-
-    def long(self) -> IntArray:
-        """Return for each position of the short axis one with a row like it."""
-        short = np.arange(self.length)
-        return np.where(short < self.middle, short, short + self.removed)
-
-    def columns(self, offsets: IntArray) -> IntArray:
-        """Return how far columns are from their row, given how far they are on the short axis."""
-        far = self.length // 2
-        return offsets + self.removed * ((offsets > far).astype(np.int64) - (offsets < -far))
-
-
-def _line(axis: Axis, adjoint: bool, penalised: bool) -> _Line:
-    shown = 0 if axis.border is Border.NOTHING else max(axis.before, axis.overrun)
-    # Inputs from `bound` to `end` are alike, and as many of them are kept as two rows at both sides of the cut reach. Two
-    # outputs that meet in what is shown again may be twice as far apart.
-    bound = max(axis.reach, 2 * shown + 1) + _MARGIN
-    end = min(axis.size - bound, axis.outputs * axis.stride - axis.before)
-    steps = max(0, (end - bound - 2 * (axis.reach + _MARGIN) - 4 * axis.stride) // axis.stride)
-    short = replace(axis, size=axis.size - steps * axis.stride, outputs=axis.outputs - steps)
-    middle = (bound + end - steps * axis.stride) // 2
-    if adjoint:
-        middle = (middle + axis.before - axis.reach // 2) // axis.stride
-    period, size = 1 if adjoint else axis.stride, axis.rows(not adjoint)
-    middle = min(max(middle, 0), short.rows(not adjoint) - 1)
+def _ends(axis: Axis, adjoint: bool, penalised: bool) -> Array:
+    """Return which positions of an axis of x belong to the strip, as a mask."""
+    size = axis.rows(not adjoint)
     first, last = (min(max(depth, 2 * penalised), size) for depth in _depths(axis, adjoint))
-    return _Line(short, size, size - short.rows(not adjoint), period, middle, first, last)
+    positions = np.arange(size)
+    return (positions < first) | (positions >= size - last)
 
 
 def _depths(axis: Axis, adjoint: bool) -> tuple[int, int]:
@@ -160,41 +104,38 @@ class Strip:
     ----------
     system : System
         What is solved.
-    lines : sequence of _Line
-        The axes of x.
-    indices : int64 array
-        The positions, as indices into flat arrays, in an order in which those that meet are near each other.
+    places : int64 array (positions, N)
+        The positions, in an order in which those that meet are near each other.
+    by : tuple of int
+        The axes whose coordinates are summed for that order; positions with the same sum are in the order of arrays.
     band : Band
         What a factorisation of their part of the matrix takes.
     """
 
     system: System
-    lines: Sequence[_Line]
-    indices: IntArray
+    places: IntArray
+    by: tuple[int, ...]
     band: Band
 
     @classmethod
     def of(cls, system: System) -> Strip:
         """Return the positions near the borders, where the rows of the matrix differ from those in the middle."""
-        lines = [_line(axis, system.adjoint, system.word != "identity") for axis in system.part.axes]
+        penalised = system.word != "identity"
+        apart = reduce(np.logical_or.outer, (_ends(axis, system.adjoint, penalised) for axis in system.part.axes))
         # In the order of the sums of their coordinates, those of neighbouring sides are neighbours.
-        return cls._ordered(system, lines, range(len(lines)))
+        return cls._ordered(system, np.argwhere(apart), tuple(range(apart.ndim)))
 
     @classmethod
     def whole(cls, system: System) -> Strip:
         """Return all positions, with the whole matrix."""
         sizes = system.shape[1:]
-        lines = [_Line(axis, size, 0, 1, 0, size, 0) for axis, size in zip(system.part.axes, sizes, strict=True)]
-        return cls._ordered(system, lines, [sizes.index(max(sizes))])
+        return cls._ordered(system, np.argwhere(np.ones(sizes, bool)), (sizes.index(max(sizes)),))
 
     @classmethod
-    def _ordered(cls, system: System, lines: list[_Line], by: Sequence[int]) -> Strip:
-        """Order positions by the sum of their coordinates on some axes, so that those that meet are near each other."""
-        apart = reduce(np.logical_or.outer, (line.is_apart for line in lines))
-        places = np.argwhere(apart)
+    def _ordered(cls, system: System, places: IntArray, by: tuple[int, ...]) -> Strip:
         keys, reach = np.zeros(len(places), np.int64), 0
         for number in by:
-            axis, place, size = system.part.axes[number], places[:, number], lines[number].size
+            axis, place, size = system.part.axes[number], places[:, number], system.shape[1 + number]
             around = axis.border is Border.SHIFTED  # the ends are neighbours: both count from their end
             keys += np.minimum(2 * place, 2 * (size - 1 - place) + 1) if around else 2 * place
             reach += 2 * _reach(axis, system.adjoint)
@@ -202,44 +143,82 @@ class Strip:
         keys = keys[order]
         channels = system.shape[0]
         width = int((np.searchsorted(keys, keys + reach, "right") - np.arange(len(keys))).max(initial=0)) * channels
-        flat = np.ravel_multi_index(tuple(places[order].T), apart.shape)
-        indices = (flat[:, None] + np.arange(channels) * apart.size).ravel()
-        return cls(system, lines, indices, Band(len(indices), min(width, len(indices)), _listing(system)))
+        size = channels * len(places)
+        return cls(system, places[order], by, _band(system, size, width))
+
+    @property
+    def indices(self) -> IntArray:
+        """The positions in all channels, as indices into flat arrays."""
+        channels, *sizes = self.system.shape
+        flat = np.ravel_multi_index(tuple(self.places.T), sizes)
+        indices: IntArray = (flat[:, None] + np.arange(channels) * prod(sizes)).ravel()
+        return indices
 
     def parts(self) -> tuple[Any, Any]:
         """Return the strip's parts of AᴴA and of ΣLᵢᴴLᵢ, as (rows, columns, values) of the lower triangles."""
-        operator, terms = self.system.shortened([line.axis for line in self.lines])
-        gram = self._expanded(operator.gram())
-        if self.system.word == "identity":
-            diagonal = np.arange(len(self.indices))
+        system = self.system
+        gram = self._triangle([(system.A, system.adjoint)])
+        if system.word == "identity":
+            diagonal = np.arange(len(self.places) * system.shape[0])
             return gram, (diagonal, diagonal, np.ones(len(diagonal)))
-        penalty: Any = sum((term.gram() for term in terms), sparse.csr_array((operator.shape[1],) * 2))
-        return gram, self._expanded(penalty)
+        return gram, self._triangle([(term, False) for term in system.terms])
 
-    def _expanded(self, gram: Any) -> tuple[IntArray, IntArray, Array]:
-        """Copy the rows of a short matrix to where the strip has rows like them."""
-        channels, sizes = self.system.shape[0], [line.size for line in self.lines]
-        channel, *places = np.unravel_index(self.indices, (channels, *sizes))
-        near = [line.short(place) for line, place in zip(self.lines, places, strict=True)]
-        short_sizes = [line.length for line in self.lines]
-        rows = np.ravel_multi_index((channel, *near), (channels, *short_sizes))
-        # Only those columns that are in the strip.
-        apart = reduce(np.logical_or.outer, (line.is_apart[line.long()] for line in self.lines))
-        kept = np.flatnonzero(np.tile(apart.ravel(), channels))
-        used, number = np.unique(rows, return_inverse=True)
-        some = sparse.csr_array(gram)[used][:, kept]
-        counts = np.diff(some.indptr)[number]
-        own = np.repeat(np.arange(len(rows)), counts)
-        entries = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + some.indptr[number][own]
-        columns = np.unravel_index(kept[some.indices[entries]], (channels, *short_sizes))
-        moved = [columns[0]]
-        for line, column, start, place in zip(self.lines, columns[1:], near, places, strict=True):
-            moved.append(place[own] + line.columns(column - start[own]))
-        order = np.full(channels * prod(sizes), -1)
-        order[self.indices] = np.arange(len(self.indices))
-        targets = order[np.ravel_multi_index(tuple(moved), (channels, *sizes))]
-        lower = (targets <= own) & (targets >= 0)
-        return own[lower], targets[lower], some.data[entries[lower]]
+    def _triangle(self, operators: Sequence[tuple[Any, bool]]) -> tuple[IntArray, IntArray, Array]:
+        """Return the lower triangle of the strip's part of the sum of Gram matrices."""
+        found = [
+            (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)),
+            *(
+                entries
+                for operator, transposed in operators
+                for entries in self._entries(GramRows(operator.geometry, correlation_kernel(operator), transposed))
+            ),
+        ]
+        rows, columns, values = zip(*found, strict=True)
+        return np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
+
+    def _entries(self, gram: GramRows) -> Iterator[tuple[IntArray, IntArray, Array]]:
+        """Yield the lower triangle of the strip's part of a Gram matrix, some rows at a time."""
+        chosen = np.arange(len(gram.offsets))
+        if not any(gram.around):  # a column that comes first in order lies before the row
+            sums = gram.offsets[:, list(self.by)].sum(axis=1)
+            chosen = chosen[(sums < 0) | ((sums == 0) & (chosen <= len(chosen) // 2))]
+        order, start, steps = self._numbered(gram)
+        shifts = gram.offsets[chosen] @ steps
+        for numbers, values in gram.of(self.places, chosen):
+            columns = order[start[numbers][:, None] + shifts].ravel()
+            rows = np.repeat(numbers, len(chosen))
+            kept = np.flatnonzero((columns >= 0) & (columns <= rows))
+            yield self._in_channels(rows[kept], columns[kept], values.reshape(-1, *values.shape[2:])[kept])
+
+    def _numbered(self, gram: GramRows) -> tuple[IntArray, IntArray, IntArray]:
+        """Number the positions, as a flat array with margins for all offsets, and −1 where there is none.
+
+        Returns
+        -------
+        order, start, steps : int64 array
+            The numbers; where the positions are among them; how far apart neighbours on each axis are.
+        """
+        sizes = self.system.shape[1:]
+        order: IntArray = np.full(sizes, -1)
+        order[tuple(self.places.T)] = np.arange(len(self.places))
+        low, high = -gram.offsets.min(axis=0), gram.offsets.max(axis=0)
+        for axis, around in enumerate(gram.around):
+            margins = [(low[axis], high[axis]) if number == axis else (0, 0) for number in range(order.ndim)]
+            order = np.pad(order, margins, "wrap") if around else np.pad(order, margins, constant_values=-1)
+        steps = np.array(order.strides) // order.itemsize
+        return order.ravel(), (self.places + low) @ steps, steps
+
+    def _in_channels(self, rows: IntArray, columns: IntArray, values: Array) -> tuple[IntArray, IntArray, Array]:
+        """Return the entries of all channels, for entries between positions with values (entries, G, C, C)."""
+        groups, inner = values.shape[1:3]
+        channel = np.arange(groups * inner).reshape(groups, inner)
+        shape = values.shape
+        rows = np.broadcast_to((rows[:, None, None] * channel.size + channel)[..., None], shape)
+        columns = np.broadcast_to((columns[:, None, None] * channel.size + channel)[:, :, None, :], shape)
+        if channel.size == 1:
+            return rows.ravel(), columns.ravel(), values.ravel()
+        lower = columns <= rows
+        return rows[lower], columns[lower], values[lower]
 
 
 def whole_band(system: System) -> Band:
@@ -249,8 +228,7 @@ def whole_band(system: System) -> Band:
     axis = system.part.axes[longest]
     around = axis.border is Border.SHIFTED and (axis.before > 0 or axis.overrun > 0)
     rest = system.size // sizes[longest]
-    width = (_reach(axis, system.adjoint) + 1) * rest * (2 if around else 1)
-    return Band(system.size, min(width, system.size), _listing(system))
+    return _band(system, system.size, (_reach(axis, system.adjoint) + 1) * rest * (2 if around else 1))
 
 
 def _reach(axis: Axis, adjoint: bool) -> int:
@@ -258,11 +236,20 @@ def _reach(axis: Axis, adjoint: bool) -> int:
     return max(axis.reach // axis.stride + 2 if adjoint else axis.reach, 2)
 
 
-def _listing(system: System) -> float:
-    """Return the seconds that listing the rows of a Gram matrix takes: for each kind of rows, how they meet others."""
-    kinds = [min(size, 2 * (axis.reach + max(axis.before, axis.overrun)) + 4 * axis.stride)
-             for size, axis in zip(system.shape[1:], system.part.axes, strict=True)]  # fmt: skip
-    return _MEETING * prod(kinds) * system.part.axes[-1].taps
+def _band(system: System, size: int, width: int) -> Band:
+    """Return what a band takes, from the numbers of kinds of rows and of columns on each axis."""
+    sizes, axes = system.shape[1:], system.part.axes
+    channels = system.shape[0] // len(system.part.kernel)
+    kinds = [min(length, 2 * (axis.reach + max(axis.before, axis.overrun)) + 4 * axis.stride)
+             for length, axis in zip(sizes, axes, strict=True)]  # fmt: skip
+    columns = [min(2 * _reach(axis, system.adjoint) + 1, length) for length, axis in zip(sizes, axes, strict=True)]
+    pairs = [float(axis.taps) ** 2 for axis in axes]
+    # Axis by axis: what is summed for all kinds of rows of an axis, and how much of the other axes each of these has.
+    sums, others = 0.0, float(channels**2 * len(system.part.kernel)) * prod(pairs)
+    for number, pair in enumerate(pairs):
+        others /= pair
+        sums += prod(kinds[: number + 1]) * prod(columns[:number]) * pair * others
+    return Band(size, min(width, size), size * prod(columns) * channels / 2.0, sums)
 
 
 class StripSolver:
@@ -270,9 +257,11 @@ class StripSolver:
 
     def __init__(self, strip: Strip) -> None:
         self._system, self._indices = strip.system, strip.indices
-        self._gram, self._penalty = strip.parts()
-        widths = [int((rows - columns).max(initial=0)) for rows, columns, _ in (self._gram, self._penalty)]
-        self._shape = max(widths) + 1, len(strip.indices)
+        (rows, columns, values), penalty = strip.parts()
+        width = 1 + max(int((each[0] - each[1]).max(initial=0)) for each in ((rows, columns), penalty))
+        self._gram = np.zeros((width, len(self._indices)), np.result_type(values, penalty[2]), order="F")
+        self._gram[rows - columns, columns] = values
+        self._penalty = penalty
         self._factor: Array = np.zeros((0, 0))
 
     def factor(self, weight: float) -> None:
@@ -283,10 +272,9 @@ class StripSolver:
         ValueError
             If it is not positive definite.
         """
-        dtype = np.result_type(self._gram[2], self._penalty[2])
-        band = np.zeros(self._shape, dtype, order="F")
-        for (rows, columns, values), each in ((self._gram, 1.0), (self._penalty, weight)):
-            band[rows - columns, columns] += each * values
+        band = self._gram.copy(order="F")
+        rows, columns, values = self._penalty
+        np.add.at(band, (rows - columns, columns), weight * values)
         try:  # with one thread: a second one gains little, and waits where a processor is busy
             self._factor = call_single_threaded(
                 lambda: linalg.cholesky_banded(band, overwrite_ab=True, lower=True, check_finite=False)

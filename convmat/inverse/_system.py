@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from convmat._messages import choose
-from convmat.geometry import Array, Axis
+from convmat.geometry import Array
 from convmat.inverse._penalties import WORDS, Borders, penalty_terms
 from convmat.operators import Convolution, TransposedConvolution
 from convmat.spectra import Part, part_of
@@ -58,7 +58,7 @@ class System:
         if isinstance(penalty, str):
             word = choose("penalty", penalty, WORDS)
             system = cls(own, part, adjoint, word, (), part.scale)
-            return replace(system, terms=tuple(system.terms_for(system.shape[1:])))
+            return replace(system, terms=tuple(penalty_terms(word, system.shape, Borders.of(part.axes))))
         return cls(own, part, adjoint, None, (_check_penalty(penalty, A),), part.scale)
 
     @property
@@ -104,11 +104,6 @@ class System:
             f"got {weight * self.scale * self.scale:.3g}"
         )
 
-    def terms_for(self, sizes: Sequence[int]) -> list[Convolution]:
-        """Return the penalty's operators for an x of other sizes."""
-        assert self.word is not None
-        return penalty_terms(self.word, (self.shape[0], *sizes), Borders.of(self.part.axes))
-
     def penalise(self, x: Array) -> Array:
         """Return Σ Lᵢᴴ·Lᵢ·x for a flat x."""
         if self.word == "identity":
@@ -135,11 +130,6 @@ class System:
 
         size = self.size
         return LinearOperator((size, size), matvec=multiply, rmatvec=multiply, dtype=self.dtype)
-
-    def shortened(self, axes: Sequence[Axis]) -> tuple[Any, list[Convolution]]:
-        """Return A and the penalty's operators with other axes."""
-        operator = replace(self.part, axes=tuple(axes)).operator()
-        return operator.H if self.adjoint else operator, self.terms_for([axis.rows(not self.adjoint) for axis in axes])
 
 
 def _check_penalty(penalty: Any, A: Operator) -> Any:

@@ -10,8 +10,10 @@ from convmat.matrices._assembly import (
 )
 from convmat.matrices._gram import assemble_gram_as, gram_size
 from convmat.matrices._gram_convolution import gram_convolution
+from convmat.matrices._gram_rows import GramRows
 
 __all__ = [
+    "GramRows",
     "assemble",
     "assemble_as",
     "assemble_gram_as",

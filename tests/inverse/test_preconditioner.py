@@ -42,7 +42,7 @@ def test_strips_have_their_part_of_the_matrix(whole, problem):
     chosen = np.ix_(strip.indices, strip.indices)
     for expected, (rows, columns, values) in zip((gram, penalty), strip.parts(), strict=True):
         part = np.zeros_like(expected[chosen])
-        part[rows, columns] = values
+        np.add.at(part, (rows, columns), values)
         np.testing.assert_allclose(part, np.tril(expected[chosen]), rtol=0, atol=1e-12 * max(1, abs(gram).max()))
     assert len(np.unique(strip.indices)) == len(strip.indices)
     assert not whole or len(strip.indices) == system.size
@@ -59,7 +59,7 @@ LONG = {
 @pytest.mark.parametrize("case", LONG)
 @pytest.mark.parametrize("word", ["identity", "laplacian"])
 def test_strips_of_long_axes(case, word):
-    """Long enough for rows in the middle to be left out and put in again."""
+    """Long enough for most rows in the middle to be of one kind."""
     mode, stride, adjoint = LONG[case]
     A = Convolution(
         RNG.standard_normal((2, 1, 3, 2)), (1, 61, 47), stride=stride, padding=((1, 2), (2, 0)), padding_mode=mode
@@ -67,7 +67,6 @@ def test_strips_of_long_axes(case, word):
     system = System.of(A.T if adjoint else A, word)
     strip = Strip.of(system)
     assert 0 < len(strip.indices) < 0.6 * system.size
-    assert all(line.removed > 0 for line in strip.lines)
     matrix = system.A.gram().toarray()
     rows, columns, values = strip.parts()[0]
     part = np.zeros((len(strip.indices),) * 2)
