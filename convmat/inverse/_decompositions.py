@@ -70,9 +70,10 @@ class Decomposition:
         """Return Σ |c·z − b|² for a given λ."""
         return self._sum(abs(self.gains * self.filtered(weight, data) - data) ** 2)
 
-    def freedom(self, weight: float) -> float:
-        """Return the trace of A·(AᴴA + λLᴴL)⁻¹·Aᴴ: how many numbers x takes from the data."""
-        return self._sum(abs(self.gains * self.filtered(weight, np.ones_like(self.gains))))
+    def freedom(self, weight: float) -> tuple[float, float]:
+        """Return the traces of H = A·(AᴴA + λLᴴL)⁻¹·Aᴴ, how many numbers x takes from the data, and of H²."""
+        factors = abs(self.gains * self.filtered(weight, np.ones_like(self.gains)))
+        return self._sum(factors), self._sum(factors**2)
 
     def norm(self, data: Array) -> float:
         """Return ‖b‖²."""

@@ -173,8 +173,8 @@ class Curve(Protocol):
         """Return ‖A·x − y‖."""
         ...
 
-    def freedom(self, weight: float) -> float:
-        """Return the trace of A·(AᴴA + λLᴴL)⁻¹·Aᴴ."""
+    def freedom(self, weight: float) -> tuple[float, float]:
+        """Return the traces of H = A·(AᴴA + λLᴴL)⁻¹·Aᴴ and of H²."""
         ...
 
 
@@ -190,13 +190,13 @@ class ExactCurve:
         """Return ‖A·x − y‖."""
         return float(np.sqrt(self._found.left(weight, self._data) + self._outside))
 
-    def freedom(self, weight: float) -> float:
-        """Return the trace of A·(AᴴA + λLᴴL)⁻¹·Aᴴ."""
+    def freedom(self, weight: float) -> tuple[float, float]:
+        """Return the traces of H = A·(AᴴA + λLᴴL)⁻¹·Aᴴ and of H²."""
         return self._found.freedom(weight)
 
 
 class SolvedCurve:
-    """What λ does where each is solved for anew, and the trace is estimated from one random vector (Hutchinson 1990)."""
+    """What λ does where each is solved for anew, and traces are estimated from one random vector (Hutchinson 1990)."""
 
     def __init__(self, solver: Solver, y: Array, rtol: float) -> None:
         self._solver, self._y, self._rtol = solver, y.ravel(), rtol
@@ -217,8 +217,9 @@ class SolvedCurve:
         self._x = self._solver.solve(self._right, weight, self._x, self._rtol, Watch()).x
         return self._solver.system.residual_norm(self._x, self._y)
 
-    def freedom(self, weight: float) -> float:
-        """Return an estimate of the trace of A·(AᴴA + λLᴴL)⁻¹·Aᴴ."""
-        right = self._solver.system.A.H @ self._probe
-        self._z = self._solver.solve(right.astype(self._right.dtype), weight, self._z, self._rtol, Watch()).x
-        return float(np.vdot(right, self._z).real)
+    def freedom(self, weight: float) -> tuple[float, float]:
+        """Return estimates of the traces of H = A·(AᴴA + λLᴴL)⁻¹·Aᴴ and of H²."""
+        A = self._solver.system.A
+        right = (A.H @ self._probe).astype(self._right.dtype)
+        self._z = self._solver.solve(right, weight, self._z, self._rtol, Watch()).x
+        return float(np.vdot(right, self._z).real), float(np.linalg.norm(A @ self._z) ** 2)
