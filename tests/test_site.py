@@ -15,8 +15,18 @@ from convmat.engines import ENGINES
 from tests.pages import SITE, WIDTHS, missing, too_wide
 
 pytest_plugins = ["tests.browser"]
-SECTIONS = ["index", "start", "book", "explorer", "exercises", "auto_examples", "howto", "reference", "explanation"]
-SECTIONS += ["benchmarks"]
+SECTIONS = [
+    "index",
+    "start",
+    "book",
+    "explorer",
+    "exercises",
+    "auto_examples",
+    "howto",
+    "reference",
+    "explanation",
+    "benchmarks",
+]
 
 
 def pages():

@@ -114,7 +114,8 @@ convmat.boards = (() => {
     /** The highlighted cells of a board of the input, of the output or of the kernel, and the rings around what is selected. */
     function highlighted({ geometry }, board, light) {
         const weightsOf = {
-            input: (cell) => (cell.pad ? light.places.get(keyOf(board.channel, cell.place)) : light.inputs.get(cell.input)),
+            input: (cell) =>
+                cell.pad ? light.places.get(keyOf(board.channel, cell.place)) : light.inputs.get(cell.input),
             output: (cell) => light.outputs.get(cell.output),
             tap: (cell) => (light.weights.has(cell.tap) ? [cell.tap] : undefined),
         }[board.kind];

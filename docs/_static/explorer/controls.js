@@ -45,7 +45,9 @@ convmat.controls = (() => {
         "</fieldset>";
 
     const select = (name) => {
-        const options = CHOICES[name].map((value) => `<option value="${value}">${(WORDS[value] || {})[name] || value}</option>`);
+        const options = CHOICES[name].map(
+            (value) => `<option value="${value}">${(WORDS[value] || {})[name] || value}</option>`,
+        );
         return (
             `<div class="field" data-field="${name}"><label for="set-${name}">${LABELS[name]}</label>` +
             `<select id="set-${name}" name="${name}">${options.join("")}</select></div>`
@@ -60,8 +62,14 @@ convmat.controls = (() => {
     function build(form, changed) {
         const sliders = ["size", "kernel", "stride", "before", "after", "dilation", "output_padding"];
         form.innerHTML =
-            twoOf("axes") + sliders.map(slider).join("") + select("mode") + twoOf("channels_in") + twoOf("channels_out") +
-            select("weights") + own + select("values");
+            twoOf("axes") +
+            sliders.map(slider).join("") +
+            select("mode") +
+            twoOf("channels_in") +
+            twoOf("channels_out") +
+            select("weights") +
+            own +
+            select("values");
         form.addEventListener("submit", (event) => event.preventDefault());
         form.addEventListener("input", ({ target }) => {
             const { name, value } = target;

@@ -80,7 +80,8 @@ convmat.draw = (() => {
     function lines(board, [down, across], kind) {
         const { x, y, rows, columns, width, height } = board;
         let path = "";
-        for (let row = down; row < rows; row += down) path += `M${round(x)} ${round(y + row * height)}h${round(columns * width)}`;
+        for (let row = down; row < rows; row += down)
+            path += `M${round(x)} ${round(y + row * height)}h${round(columns * width)}`;
         for (let column = across; column < columns; column += across) {
             path += `M${round(x + column * width)} ${round(y)}v${round(rows * height)}`;
         }
@@ -106,7 +107,9 @@ convmat.draw = (() => {
         if (pitchOf(board) === board.width) {
             return ring(board, above[0], before, rows - above[0] - above[1], columns - before - after, kind);
         }
-        const cells = Array.from({ length: columns }, (_, column) => rectangle(...cornerOf(board, 0, column), board.width, board.height));
+        const cells = Array.from({ length: columns }, (_, column) =>
+            rectangle(...cornerOf(board, 0, column), board.width, board.height),
+        );
         return `<path class="${kind}" d="${cells.join("")}"/>`;
     }
 
@@ -126,12 +129,18 @@ convmat.draw = (() => {
     /** What is highlighted in a board: all else pales under a veil, if it is asked for. */
     function marks(board, cells, rings = [], veil = false) {
         const cover = veil ? ring(board, 0, 0, board.rows, board.columns, "veil") : "";
-        const edges = cells.map(({ row, column }) => rectangle(...cornerOf(board, row, column), board.width, board.height)).join("");
-        const edge = Math.min(board.width, board.height) >= SMALLEST_GRID && edges ? `<path class="edge" d="${edges}"/>` : "";
-        return cover + fills(board, cells) + edge + texts(board, cells) + rings.map((of) => ring(board, ...of)).join("");
+        const edges = cells
+            .map(({ row, column }) => rectangle(...cornerOf(board, row, column), board.width, board.height))
+            .join("");
+        const edge =
+            Math.min(board.width, board.height) >= SMALLEST_GRID && edges ? `<path class="edge" d="${edges}"/>` : "";
+        return (
+            cover + fills(board, cells) + edge + texts(board, cells) + rings.map((of) => ring(board, ...of)).join("")
+        );
     }
 
-    const caption = (x, y, text, kind = "caption") => `<text class="${kind}" x="${round(x)}" y="${round(y)}">${text}</text>`;
+    const caption = (x, y, text, kind = "caption") =>
+        `<text class="${kind}" x="${round(x)}" y="${round(y)}">${text}</text>`;
 
     /** Small numbers beside the cells of a board: columns above (or below), rows to the left. */
     function indices(board, { count, first = 0, side = "above" }) {
@@ -139,9 +148,11 @@ convmat.draw = (() => {
         if (size < SMALLEST_TEXT) return "";
         return Array.from({ length: count }, (_, i) => {
             const [x, y] =
-                side === "left" ? [board.x - 5, centreOf(board, i + first, 0)[1] + size * 0.36]
-                : side === "above" ? [centreOf(board, 0, i + first)[0], board.y - 4]
-                : [centreOf(board, 0, i + first)[0], board.y + board.rows * board.height + size + 2];
+                side === "left"
+                    ? [board.x - 5, centreOf(board, i + first, 0)[1] + size * 0.36]
+                    : side === "above"
+                      ? [centreOf(board, 0, i + first)[0], board.y - 4]
+                      : [centreOf(board, 0, i + first)[0], board.y + board.rows * board.height + size + 2];
             return `<text class="index ${side}" font-size="${round(size)}" x="${round(x)}" y="${round(y)}">${i}</text>`;
         }).join("");
     }
@@ -154,7 +165,11 @@ convmat.draw = (() => {
         const length = Math.hypot(x2 - x1, y2 - y1) || 1;
         const [dx, dy] = [(x2 - x1) / length, (y2 - y1) / length];
         const [bx, by] = [x2 - 9 * dx, y2 - 9 * dy];
-        const corners = [[x2, y2], [bx - 4.5 * dy, by + 4.5 * dx], [bx + 4.5 * dy, by - 4.5 * dx]];
+        const corners = [
+            [x2, y2],
+            [bx - 4.5 * dy, by + 4.5 * dx],
+            [bx + 4.5 * dy, by - 4.5 * dx],
+        ];
         return `${path}<path class="head" style="fill:${colour}" d="M${corners.map((point) => point.map(round).join(" ")).join("L")}z"/>`;
     }
 

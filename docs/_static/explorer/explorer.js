@@ -30,10 +30,21 @@ convmat.page = (() => {
         const x = settings.transposed ? null : values;
         const y = settings.transposed ? values : apply(W, kernel, x);
         const z = applyTransposed(W, kernel, y);
-        return { state: settings, geometry, W, kernel, x, y, z, xSide: settings.transposed ? z : x, gram: gram(W, kernel) };
+        return {
+            state: settings,
+            geometry,
+            W,
+            kernel,
+            x,
+            y,
+            z,
+            xSide: settings.transposed ? z : x,
+            gram: gram(W, kernel),
+        };
     }
 
-    const countOf = ({ geometry }, kind) => ({ output: geometry.rows, input: geometry.columns, tap: geometry.kernelSize })[kind];
+    const countOf = ({ geometry }, kind) =>
+        ({ output: geometry.rows, input: geometry.columns, tap: geometry.kernelSize })[kind];
 
     // --- Drawing
 
@@ -48,7 +59,9 @@ convmat.page = (() => {
         }
         element("flow-title").textContent = model.state.transposed ? "The transposed convolution" : "The convolution";
         element("matrix-title").textContent = model.state.transposed ? "The matrix Wᵀ" : "The matrix W";
-        element("facts").replaceChildren(...facts(model).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+        element("facts").replaceChildren(
+            ...facts(model).map((text) => Object.assign(document.createElement("li"), { textContent: text })),
+        );
         element("scatter-note").textContent = ofScatter(model);
         element("code").textContent = code(model.state, model.geometry, model.kernel);
         document.querySelector(`[data-board="${focused}"][tabindex]`)?.focus();
@@ -57,7 +70,9 @@ convmat.page = (() => {
     function chip({ text, weights }) {
         const term = Object.assign(document.createElement("span"), { className: "term", textContent: text });
         const colours = coloursOf(model.geometry, weights);
-        const stops = colours.map((colour, i) => `${colour} ${(100 * i) / colours.length}% ${(100 * (i + 1)) / colours.length}%`);
+        const stops = colours.map(
+            (colour, i) => `${colour} ${(100 * i) / colours.length}% ${(100 * (i + 1)) / colours.length}%`,
+        );
         term.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
         return term;
     }
@@ -71,21 +86,16 @@ convmat.page = (() => {
 
     /** Lights what is selected. */
     function light() {
-        const selected = lit(model, state.show);
-        for (const name of Object.keys(LAYOUTS)) highlight(element(name), drawings[name].marks(selected));
+        const { show: selected } = model.state;
+        const lights = lit(model, selected);
+        for (const name of Object.keys(LAYOUTS)) highlight(element(name), drawings[name].marks(lights));
+        // The copy of the output, or of the last output that belongs to the selection.
+        const output = selected.kind === "output" ? selected.index : Math.max(0, ...lights.outputs.keys());
         const svg = element("scatter");
-        drawings.scatter = convmat.matrices.scatter(model, widthOf(svg), outputInScatter());
+        drawings.scatter = convmat.matrices.scatter(model, widthOf(svg), output);
         show(svg, drawings.scatter);
-        element("sentence").textContent = sentence(model, state.show);
-        showSum(sum(model, state.show));
-    }
-
-    /** The copy that the scatter shows: that of the output, or of the last output that belongs to the selection. */
-    function outputInScatter() {
-        const { kind, index } = state.show;
-        if (kind === "output") return index;
-        const rows = lit(model, state.show).outputs.keys();
-        return Math.max(0, ...rows);
+        element("sentence").textContent = sentence(model, selected);
+        showSum(sum(model, selected));
     }
 
     // --- Changing
@@ -106,10 +116,11 @@ convmat.page = (() => {
     }
 
     /** Takes new settings; what is wrong with them is said, and the drawing before stays, pale. */
-    function take(settings, clamped = true) {
+    function take(settings) {
         state = settings;
         convmat.controls.fill(element("form"), state);
-        for (const radio of document.getElementsByName("direction")) radio.checked = (radio.value === "transposed") === state.transposed;
+        for (const radio of document.getElementsByName("direction"))
+            radio.checked = (radio.value === "transposed") === state.transposed;
         markPreset();
         try {
             model = modelOf(state);
@@ -117,10 +128,17 @@ convmat.page = (() => {
         } catch (error) {
             if (!(error instanceof SettingsError)) throw error;
             pause();
+            if (!model) {
+                model = modelOf(INITIAL);
+                draw();
+                light();
+            }
             say(error);
             return;
         }
-        if (clamped) state.show = { ...state.show, index: Math.min(state.show.index, countOf(model, state.show.kind) - 1) };
+        const { kind, index } = state.show;
+        state = { ...state, show: { kind, index: Math.min(index, countOf(model, kind) - 1) } };
+        model.state = state;
         draw();
         light();
         remember();
@@ -166,7 +184,10 @@ convmat.page = (() => {
 
     function buildPresets() {
         const items = PRESETS.map((preset) => {
-            const link = Object.assign(document.createElement("a"), { href: `#${write(preset.state)}`, textContent: preset.name });
+            const link = Object.assign(document.createElement("a"), {
+                href: `#${write(preset.state)}`,
+                textContent: preset.name,
+            });
             const item = document.createElement("li");
             item.append(link);
             return item;
@@ -232,19 +253,14 @@ convmat.page = (() => {
         }
     }
 
-    /** Where an arrow key leads among the cells of a board, which are counted row after row. */
+    /** Where a key leads among cells that are counted row after row; in a single row, up and down are left and right. */
     function moved(index, { rows, columns }, key) {
         const last = rows * columns - 1;
-        const [row, column] = [Math.floor(index / columns), index % columns];
-        const target = {
-            ArrowLeft: index - 1,
-            ArrowRight: index + 1,
-            ArrowUp: row > 0 ? index - columns : rows > 1 ? index : index - 1,
-            ArrowDown: row < rows - 1 ? index + columns : rows > 1 ? index : index + 1,
-            Home: 0,
-            End: last,
-        }[key];
-        return target === undefined ? null : Math.max(0, Math.min(last, target + 0 * column));
+        const down = rows > 1 ? columns : 1;
+        const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -down, ArrowDown: down, Home: -last, End: last };
+        const target = index + steps[key];
+        if (rows > 1 && (target < 0 || target > last) && Math.abs(steps[key]) === down) return index;
+        return Math.max(0, Math.min(last, target));
     }
 
     const kept = { output: 0, input: 0, tap: 0 };
@@ -252,7 +268,8 @@ convmat.page = (() => {
     function keyInMatrix(key) {
         const upright = key === "ArrowUp" || key === "ArrowDown";
         const edge = key === "Home" || key === "End";
-        const kind = edge && state.show.kind !== "tap" ? state.show.kind : upright !== state.transposed ? "output" : "input";
+        const kind =
+            edge && state.show.kind !== "tap" ? state.show.kind : upright !== state.transposed ? "output" : "input";
         const index = moved(currentOf(kind), { rows: 1, columns: countOf(model, kind) }, key);
         select(kind, index);
     }
@@ -277,7 +294,8 @@ convmat.page = (() => {
         event.preventDefault();
         pause();
         if (board.kind === "matrix") return void keyInMatrix(event.key);
-        if (board.kind === "gram") return void select("input", moved(currentOf("input"), { rows: 1, columns: board.rows }, event.key));
+        if (board.kind === "gram")
+            return void select("input", moved(currentOf("input"), { rows: 1, columns: board.rows }, event.key));
         const { first, rows, columns } = partOf(board);
         const within = Math.max(0, Math.min(rows * columns - 1, currentOf(board.kind) - first));
         select(board.kind, first + moved(within, { rows, columns }, event.key));
@@ -361,7 +379,9 @@ convmat.page = (() => {
         element("back").addEventListener("click", () => stepOnce(-1));
         element("forward").addEventListener("click", () => stepOnce(1));
         element("copy").addEventListener("click", () => copy(element("code").textContent, "The code"));
-        element("link").addEventListener("click", () => copy(`${location.href.split("#")[0]}#${write(state)}`, "The link"));
+        element("link").addEventListener("click", () =>
+            copy(`${location.href.split("#")[0]}#${write(state)}`, "The link"),
+        );
         still.addEventListener("change", () => (pause(), labelPlayer()));
         window.addEventListener("hashchange", fromAddress);
         let width = window.innerWidth;

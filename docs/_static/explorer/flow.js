@@ -45,8 +45,11 @@ convmat.flow = (() => {
         const below = between + clamp(1.9 * cell, 54, 76);
         const end = placeBelow(x, 2, below, cell, 10);
         const markup =
-            caption(2, 12, "kernel K") + caption(2, top - 22, names.y) + caption(2, end + 30, names.x) +
-            indices(y[0], { count: axis.outputs }) + indices(x.at(-1), { count: axis.size, first: axis.before, side: "below" });
+            caption(2, 12, "kernel K") +
+            caption(2, top - 22, names.y) +
+            caption(2, end + 30, names.x) +
+            indices(y[0], { count: axis.outputs }) +
+            indices(x.at(-1), { count: axis.size, first: axis.before, side: "below" });
         return { ...boards, markup, width, height: end + 36 };
     }
 
@@ -72,53 +75,64 @@ convmat.flow = (() => {
         const yEnd = placeBelow(y, yLeft, yTop, cell, 14);
         const inner = { ...x[0], y: top + axis.before * cell };
         const markup =
-            caption(margin, 12, "kernel K") + caption(margin, top - 20, names.x) + caption(yLeft, yTop - 20, names.y) +
-            indices(x[0], { count: axis.size, first: axis.before }) + indices(inner, { count: axis.size, side: "left" }) +
-            indices(y[0], { count: axis.outputs }) + indices(y[0], { count: axis.outputs, side: "left" });
+            caption(margin, 12, "kernel K") +
+            caption(margin, top - 20, names.x) +
+            caption(yLeft, yTop - 20, names.y) +
+            indices(x[0], { count: axis.size, first: axis.before }) +
+            indices(inner, { count: axis.size, side: "left" }) +
+            indices(y[0], { count: axis.outputs }) +
+            indices(y[0], { count: axis.outputs, side: "left" });
         return { ...boards, markup, stacked, width, height: Math.max(end, yEnd) + 4 };
     }
 
-    const boardOf = (boards, cell, test) => {
-        for (const each of boards) {
-            const found = each.cells.find(test);
-            if (found) return [each, found];
-        }
-        return [null, null];
-    };
-
     /** The line of a read, between the upper edge of an input and the lower edge of an output. */
-    function lineOf(model, layout, { from, place, column, row, weight }, strong) {
-        const { geometry, state } = model;
-        const input = layout.x[from];
-        const [output, cell] = boardOf(layout.y, null, (one) => one.output === row);
-        const [inputX, inputY] = centreOf(input, 0, place[0] + geometry.axis.before);
-        const [outputX, outputY] = centreOf(output, 0, cell.column);
-        const ends = [[inputX, inputY - input.height / 2], [outputX, outputY + output.height / 2]];
+    function lineOf({ geometry, state }, layout, { from, place, column, row, weight }, strong) {
+        const { axis } = geometry;
+        const [input, output] = [layout.x[from], layout.y[Math.floor(row / axis.outputs)]];
+        const [inputX] = centreOf(input, 0, place[0] + axis.before);
+        const [outputX] = centreOf(output, 0, row % axis.outputs);
+        const ends = [
+            [inputX, input.y],
+            [outputX, output.y + output.height],
+        ];
         const [start, end] = state.transposed ? ends.reverse() : ends;
         return line(start, end, coloursOf(geometry, [weight])[0], { strong, dotted: column < 0 });
     }
 
-    /** The beam between a window and its output, or between an input and those that read it. */
-    function beam(model, layout, light) {
-        const box = (boards, cells) => {
-            const [each] = boards.filter((one) => cells(one).length);
-            if (!each) return null;
-            const rows = cells(each).map(({ row }) => row);
-            const columns = cells(each).map(({ column }) => column);
-            const [x1, y1] = cornerOf(each, Math.min(...rows), Math.min(...columns));
-            const [x2, y2] = cornerOf(each, Math.max(...rows) + 1, Math.max(...columns) + 1);
-            return { x1, y1, x2, y2 };
-        };
-        const read = new Set(light.reads.map(({ from, place }) => `${from}:${place}`));
-        const window = (each) => each.cells.filter(({ place, input }) =>
-            light.kind === "input" ? input === light.index && place.every((p) => p >= 0 && p < model.geometry.axis.size)
-            : read.has(`${each.channel}:${place}`));
-        const seen = (each) => each.cells.filter(({ output }) => (light.kind === "output" ? output === light.index : light.outputs.has(output)));
-        const [left, right] = [box(layout.x, window), box(layout.y, seen)];
-        if (!left || !right || light.kind === "tap") return "";
-        const points = layout.stacked
-            ? [[left.x1, left.y2], [right.x1, right.y1], [right.x2, right.y1], [left.x2, left.y2]]
-            : [[left.x2, left.y1], [right.x1, right.y1], [right.x1, right.y2], [left.x2, left.y2]];
+    /** The corners of a box around the cells of the first board that has some of those that are asked for. */
+    function boxOf(boards, isIn) {
+        const found = boards.map((board) => ({ board, cells: board.cells.filter((cell) => isIn(cell, board)) }));
+        const first = found.find(({ cells }) => cells.length);
+        if (!first) return null;
+        const rows = first.cells.map(({ row }) => row);
+        const columns = first.cells.map(({ column }) => column);
+        const [x1, y1] = cornerOf(first.board, Math.min(...rows), Math.min(...columns));
+        const [x2, y2] = cornerOf(first.board, Math.max(...rows) + 1, Math.max(...columns) + 1);
+        return { x1, y1, x2, y2 };
+    }
+
+    /** The beam between a window and its output, or between an input and the outputs that read it. */
+    function beam({ kind, index, reads, outputs }, { x, y, stacked }) {
+        if (kind === "tap") return "";
+        const read = new Set(reads.map(({ from, place }) => `${from}:${place}`));
+        const window = boxOf(x, ({ place, input, pad }, { channel }) =>
+            kind === "input" ? input === index && !pad : read.has(`${channel}:${place}`),
+        );
+        const seen = boxOf(y, ({ output }) => (kind === "output" ? output === index : outputs.has(output)));
+        if (!window || !seen) return "";
+        const points = stacked
+            ? [
+                  [window.x1, window.y2],
+                  [seen.x1, seen.y1],
+                  [seen.x2, seen.y1],
+                  [window.x2, window.y2],
+              ]
+            : [
+                  [window.x2, window.y1],
+                  [seen.x1, seen.y1],
+                  [seen.x1, seen.y2],
+                  [window.x2, window.y2],
+              ];
         return `<polygon class="beam" points="${points.map((point) => point.join(",")).join(" ")}"/>`;
     }
 
@@ -126,8 +140,14 @@ convmat.flow = (() => {
     function arrow({ state }, { x, y, stacked }) {
         const bottom = x.at(-1).y + x.at(-1).rows * x.at(-1).height;
         const [from, to] = stacked
-            ? [[x[0].x + 70, bottom + 8], [x[0].x + 70, bottom + 44]]
-            : [[y[0].x - 50, y[0].y - 24], [y[0].x - 22, y[0].y - 24]];
+            ? [
+                  [x[0].x + 70, bottom + 8],
+                  [x[0].x + 70, bottom + 44],
+              ]
+            : [
+                  [y[0].x - 50, y[0].y - 24],
+                  [y[0].x - 22, y[0].y - 24],
+              ];
         return line(...(state.transposed ? [to, from] : [from, to]), "currentColor", { strong: true });
     }
 
@@ -136,13 +156,18 @@ convmat.flow = (() => {
         const placed = oneAxis ? layoutOfOneAxis(model, width) : layoutOfTwoAxes(model, width);
         const boards = [...placed.kernels, ...placed.y, ...placed.x];
         const allReads = oneAxis ? model.W.reads.flat() : [];
-        const faint = allReads.length <= MOST_LINES ? allReads.map((read) => lineOf(model, placed, read, false)).join("") : "";
+        const faint =
+            allReads.length <= MOST_LINES ? allReads.map((read) => lineOf(model, placed, read, false)).join("") : "";
         return {
             ...{ width, height: placed.height, boards, behind: faint },
             markup: (oneAxis ? "" : arrow(model, placed)) + placed.markup + boards.map(board).join(""),
             marks: (light) => ({
-                beneath: oneAxis ? light.reads.map((read) => lineOf(model, placed, read, true)).join("") : beam(model, placed, light),
-                above: boards.map((each) => marks(each, ...highlighted(model, each, light), each.kind === "tap")).join(""),
+                beneath: oneAxis
+                    ? light.reads.map((read) => lineOf(model, placed, read, true)).join("")
+                    : beam(light, placed),
+                above: boards
+                    .map((each) => marks(each, ...highlighted(model, each, light), each.kind === "tap"))
+                    .join(""),
             }),
         };
     }

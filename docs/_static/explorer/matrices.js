@@ -32,7 +32,14 @@ convmat.matrices = (() => {
         const few = rows * columns <= 500;
         const at = { x: 1, y: 24 + strip + 8 };
         const body = {
-            ...at, id: "W", kind: "matrix", rows, columns, width: cell, height: cell, blocks: stepsOf(geometry, transposed),
+            ...at,
+            id: "W",
+            kind: "matrix",
+            rows,
+            columns,
+            width: cell,
+            height: cell,
+            blocks: stepsOf(geometry, transposed),
             label: `${name}, ${rows} rows and ${columns} columns`,
         };
         const cells = W.entries.map((entry) => {
@@ -41,20 +48,56 @@ convmat.matrices = (() => {
         });
         const stored = new Set(cells.map(({ row, column }) => row * columns + column));
         const zeros = few ? range(rows * columns).filter((index) => !stored.has(index)) : [];
-        const quiet = zeros.map((index) => ({ row: Math.floor(index / columns), column: index % columns, text: "0", quiet: true }));
+        const quiet = zeros.map((index) => ({
+            row: Math.floor(index / columns),
+            column: index % columns,
+            text: "0",
+            quiet: true,
+        }));
         const [goesIn, comesOut] = transposed ? [y, xSide] : [x, y];
         const [above, beside] = transposed ? ["output", "input"] : ["input", "output"];
-        const top = { id: "in", kind: above, x: 1, y: 24, rows: 1, columns, width: cell, height: Math.max(cell, strip) };
+        const top = {
+            id: "in",
+            kind: above,
+            x: 1,
+            y: 24,
+            rows: 1,
+            columns,
+            width: cell,
+            height: Math.max(cell, strip),
+        };
         top.height = Math.min(top.height, strip);
-        const right = { id: "out", kind: beside, x: at.x + columns * cell + 8, y: at.y, rows, columns: 1, width: strip, height: cell };
+        const right = {
+            id: "out",
+            kind: beside,
+            x: at.x + columns * cell + 8,
+            y: at.y,
+            rows,
+            columns: 1,
+            width: strip,
+            height: cell,
+        };
         top.cells = goesIn.map((value, column) => ({ row: 0, column, [above]: column, text: text(value) }));
-        right.cells = comesOut.map((value, row) => ({ row, column: 0, [beside]: row, text: text(value), colours: toned(value, largest(comesOut)) }));
+        right.cells = comesOut.map((value, row) => ({
+            row,
+            column: 0,
+            [beside]: row,
+            text: text(value),
+            colours: toned(value, largest(comesOut)),
+        }));
         const boards = [top, { ...body, cells: [...cells, ...quiet] }, right];
         const [inName, outName] = transposed ? ["y", "z"] : ["x", "y"];
         const markup =
-            caption(2, 14, `${inName}, row after row`) + caption(right.x, at.y - 6, outName, "caption end") +
+            caption(2, 14, `${inName}, row after row`) +
+            caption(right.x, at.y - 6, outName, "caption end") +
             boards.map(board).join("");
-        return { width, height: at.y + rows * cell + 4, boards, markup, marks: (light) => marksOfMatrix(model, boards, light) };
+        return {
+            width,
+            height: at.y + rows * cell + 4,
+            boards,
+            markup,
+            marks: (light) => marksOfMatrix(model, boards, light),
+        };
     }
 
     /** The selected row or column, or the diagonal of a tap, and the parts of the two vectors that belong to it. */
@@ -65,7 +108,8 @@ convmat.matrices = (() => {
             return { row, column, text: text(valueOf(entry, kernel)), colours: coloursOf(geometry, weights) };
         });
         const asRow = (light.kind === "output") !== state.transposed;
-        const rings = light.kind === "tap" ? [] : asRow ? [[light.index, 0, 1, body.columns]] : [[0, light.index, body.rows, 1]];
+        const rings =
+            light.kind === "tap" ? [] : asRow ? [[light.index, 0, 1, body.columns]] : [[0, light.index, body.rows, 1]];
         const vectors = [top, right].map((strip) => {
             const weightsOf = { input: light.inputs, output: light.outputs }[strip.kind];
             const own = strip.kind === light.kind;
@@ -73,7 +117,11 @@ convmat.matrices = (() => {
                 .filter((cell) => !own && weightsOf.has(cell[strip.kind]))
                 .map((cell) => ({ ...cell, colours: coloursOf(geometry, weightsOf.get(cell[strip.kind])) }));
             const chosen = strip.cells.filter((cell) => own && cell[strip.kind] === light.index);
-            return marks(strip, of, chosen.map(({ row, column }) => [row, column]));
+            return marks(
+                strip,
+                of,
+                chosen.map(({ row, column }) => [row, column]),
+            );
         });
         return { above: marks(body, cells, rings, true) + vectors.join("") };
     }
@@ -85,16 +133,33 @@ convmat.matrices = (() => {
         const cell = clamp(Math.min((width - 2) / n, 480 / n), 1, 30);
         const peak = largest(gram.map(({ value }) => value));
         const body = {
-            id: "gram", kind: "gram", x: 1, y: 4, rows: n, columns: n, width: cell, height: cell,
-            blocks: stepsOf({ ...geometry, axis: { ...geometry.axis, outputs: geometry.axis.size }, outputs: geometry.inputs }, false),
+            id: "gram",
+            kind: "gram",
+            x: 1,
+            y: 4,
+            rows: n,
+            columns: n,
+            width: cell,
+            height: cell,
+            blocks: stepsOf(
+                { ...geometry, axis: { ...geometry.axis, outputs: geometry.axis.size }, outputs: geometry.inputs },
+                false,
+            ),
             label: `WᵀW, ${n} rows and ${n} columns`,
         };
-        const cells = gram.map(({ row, column, value }) => ({ row, column, text: text(value), colours: toned(value, peak) }));
+        const cells = gram.map(({ row, column, value }) => ({
+            row,
+            column,
+            text: text(value),
+            colours: toned(value, peak),
+        }));
         const whole = { ...body, cells };
         const marksOf = (light) => {
             if (light.kind === "tap") return { above: "" };
             const chosen = new Set(light.kind === "input" ? [light.index] : light.inputs.keys());
-            const block = cells.filter(({ row, column }) => chosen.has(row) && (light.kind === "input" || chosen.has(column)));
+            const block = cells.filter(
+                ({ row, column }) => chosen.has(row) && (light.kind === "input" || chosen.has(column)),
+            );
             const rings = light.kind === "input" ? [[light.index, 0, 1, n]] : [];
             return { above: marks(whole, block, rings, true) };
         };
@@ -123,7 +188,13 @@ convmat.matrices = (() => {
     }
 
     const numbered = (values, columns, peak = largest(values)) =>
-        values.map((value, index) => ({ row: Math.floor(index / columns), column: index % columns, text: text(value), colours: toned(value, peak), quiet: !value }));
+        values.map((value, index) => ({
+            row: Math.floor(index / columns),
+            column: index % columns,
+            text: text(value),
+            colours: toned(value, peak),
+            quiet: !value,
+        }));
 
     /** One axis: a row for each copy, their sum, and what is left of it when the padding is folded back. */
     function scatterOfOneAxis(model, width, selected) {
@@ -138,24 +209,67 @@ convmat.matrices = (() => {
         for (const channel of range(channelsIn)) {
             const copies = y.map((_, output) => copyOf(model, output, channel));
             const left = strip + 10;
-            const values = { id: `copies-y${channel}`, kind: "output", x: 2, y: top, rows, columns: 1, width: strip, height };
+            const values = {
+                id: `copies-y${channel}`,
+                kind: "output",
+                x: 2,
+                y: top,
+                rows,
+                columns: 1,
+                width: strip,
+                height,
+            };
             values.cells = y.map((value, row) => ({ row, column: 0, output: row, text: text(value) }));
-            const table = { id: `copies${channel}`, kind: "copies", x: left, y: top, rows, columns: span, width: cell, height };
+            const table = {
+                id: `copies${channel}`,
+                kind: "copies",
+                x: left,
+                y: top,
+                rows,
+                columns: span,
+                width: cell,
+                height,
+            };
             table.cells = copies.flatMap((copy, row) => copy.map((of) => ({ ...of, row, text: text(of.value) })));
-            const sum = { id: `sum${channel}`, kind: "sum", x: left, y: top + rows * height + 22, rows: 1, columns: span, width: cell, height: 24 };
+            const sum = {
+                id: `sum${channel}`,
+                kind: "sum",
+                x: left,
+                y: top + rows * height + 22,
+                rows: 1,
+                columns: span,
+                width: cell,
+                height: 24,
+            };
             sum.cells = numbered(summed(copies, 1, span), span);
-            const result = { id: `z${channel}`, kind: "input", x: left + axis.before * cell, y: sum.y + 46, rows: 1, columns: axis.size, width: cell, height: 24 };
+            const result = {
+                id: `z${channel}`,
+                kind: "input",
+                x: left + axis.before * cell,
+                y: sum.y + 46,
+                rows: 1,
+                columns: axis.size,
+                width: cell,
+                height: 24,
+            };
             const own = z.slice(channel * axis.size, (channel + 1) * axis.size);
-            result.cells = numbered(own, axis.size, largest(z)).map((of, i) => ({ ...of, input: channel * axis.size + i }));
+            result.cells = numbered(own, axis.size, largest(z)).map((of, i) => ({
+                ...of,
+                input: channel * axis.size + i,
+            }));
             const name = channelsIn > 1 ? `, channel ${channel}` : "";
             markup +=
-                caption(2, top - 6, "y") + caption(left, top - 6, `y[o] · K in its place${name}`) +
-                caption(left, sum.y - 6, "their sum") + caption(left, result.y - 6, `z = Wᵀ y${name}`);
+                caption(2, top - 6, "y") +
+                caption(left, top - 6, `y[o] · K in its place${name}`) +
+                caption(left, sum.y - 6, "their sum") +
+                caption(left, result.y - 6, `z = Wᵀ y${name}`);
             boards.push(values, table, sum, result);
             top = result.y + 24 + 34;
         }
         const drawn = boards.map(board).join("");
-        const rings = boards.map((each) => (each.kind === "output" || each.kind === "copies" ? marks(each, [], [[selected, 0, 1, each.columns]]) : ""));
+        const rings = boards.map((each) =>
+            each.kind === "output" || each.kind === "copies" ? marks(each, [], [[selected, 0, 1, each.columns]]) : "",
+        );
         return { width, height: top - 28, boards, markup: markup + drawn + rings.join("") };
     }
 
@@ -165,6 +279,7 @@ convmat.matrices = (() => {
         const { axis, channelsIn } = geometry;
         const span = axis.before + axis.size + axis.after;
         const beside = Math.min((width - 40) / (2 * span + axis.size), (width - CAPTION - 40) / (span + axis.size));
+        const several = channelsIn > 1;
         const stacked = beside < 12 || width < 3 * CAPTION;
         const cell = clamp(stacked ? (width - 4) / span : beside, 2, stacked ? 22 : 30);
         const boards = [];
@@ -172,19 +287,45 @@ convmat.matrices = (() => {
         for (const channel of range(channelsIn)) {
             const copies = range(selected + 1).map((output) => copyOf(model, output, channel));
             const place = copies.at(-1);
-            const shape = { rows: span, columns: span, width: cell, height: cell, before: axis.before, after: axis.after };
+            const shape = {
+                rows: span,
+                columns: span,
+                width: cell,
+                height: cell,
+                before: axis.before,
+                after: axis.after,
+            };
             const size = product(geometry.inputs);
             const own = numbered(z.slice(channel * size, (channel + 1) * size), axis.size, largest(z));
             const parts = [
-                ["y[o] · K in its place", { ...shape, kind: "copy", cells: place.map((of) => ({ ...of, text: text(of.value) })) }],
-                ["sum of the copies so far", { ...shape, kind: "sum", cells: numbered(summed(copies, span, span), span), rings: place }],
-                ["z = Wᵀ y", { ...shape, rows: axis.size, columns: axis.size, before: 0, after: 0, kind: "input",
-                    cells: own.map((of, i) => ({ ...of, input: channel * size + i })) }],
+                [
+                    several ? "y[o] · K" : "y[o] · K in its place",
+                    { ...shape, kind: "copy", cells: place.map((of) => ({ ...of, text: text(of.value) })) },
+                ],
+                [
+                    several ? "sum so far" : "sum of the copies so far",
+                    { ...shape, kind: "sum", cells: numbered(summed(copies, span, span), span), rings: place },
+                ],
+                [
+                    "z = Wᵀ y",
+                    {
+                        ...shape,
+                        rows: axis.size,
+                        columns: axis.size,
+                        before: 0,
+                        after: 0,
+                        kind: "input",
+                        cells: own.map((of, i) => ({ ...of, input: channel * size + i })),
+                    },
+                ],
             ];
             let left = 2;
             for (const [name, part] of parts) {
                 Object.assign(part, { id: `${part.kind}${channel}`, x: left, y: top });
-                markup += caption(left, top - 7, name) + board(part) + ringsAround(part);
+                markup +=
+                    caption(left, top - 7, several ? `${name}, channel ${channel}` : name) +
+                    board(part) +
+                    ringsAround(part);
                 boards.push(part);
                 if (stacked) top += part.rows * cell + 30;
                 else left += Math.max(CAPTION, part.columns * cell) + 18;
@@ -194,7 +335,12 @@ convmat.matrices = (() => {
         return { width, height: top - 26, boards, markup };
     }
 
-    const ringsAround = (part) => marks(part, [], (part.rings || []).map(({ row, column }) => [row, column, 1, 1, "edge"]));
+    const ringsAround = (part) =>
+        marks(
+            part,
+            [],
+            (part.rings || []).map(({ row, column }) => [row, column, 1, 1, "edge"]),
+        );
 
     const scatter = (model, width, selected) =>
         (model.geometry.dimensions === 1 ? scatterOfOneAxis : scatterOfTwoAxes)(model, width, selected);

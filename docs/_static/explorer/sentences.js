@@ -17,7 +17,11 @@ convmat.sentences = (() => {
     /** The place of a row, a column or an element of the kernel: its channels, and the rest. */
     function placeIn(geometry, kind, index) {
         const { channelsIn, channelsOut, inputs, outputs, taps } = geometry;
-        const shape = { output: [channelsOut, ...outputs], input: [channelsIn, ...inputs], tap: [channelsOut, channelsIn, ...taps] };
+        const shape = {
+            output: [channelsOut, ...outputs],
+            input: [channelsIn, ...inputs],
+            tap: [channelsOut, channelsIn, ...taps],
+        };
         const place = unravel(index, shape[kind]);
         const channels = kind === "tap" ? 2 : 1;
         return { channels: place.slice(0, channels), spatial: place.slice(channels) };
@@ -39,13 +43,16 @@ convmat.sentences = (() => {
 
     /** “inputs 4, 5, 6”, or how many, and between which. */
     function listed(word, places) {
-        if (places.length <= mostListed(places)) return `${plural(places.length, word)} ${places.map(tupled).join(", ")}`;
+        if (places.length <= mostListed(places))
+            return `${plural(places.length, word)} ${places.map(tupled).join(", ")}`;
         const corner = (of) => tupled(places[0].map((_, axis) => of(...places.map((place) => place[axis]))));
         return `${unique(places).length} ${word}s between ${corner(Math.min)} and ${corner(Math.max)}`;
     }
 
     function throughTaps(places) {
-        return places.length <= mostListed(places) ? `through ${listed("tap", places)}` : `through ${places.length} taps`;
+        return places.length <= mostListed(places)
+            ? `through ${listed("tap", places)}`
+            : `through ${places.length} taps`;
     }
 
     /** What taps that fall on the padding find there. */
@@ -85,17 +92,22 @@ convmat.sentences = (() => {
         const { channels, spatial } = placeIn(geometry, "input", index);
         const input = `${tupled(spatial)}${ofChannel(geometry.channelsIn, channels[0])}`;
         const pairs = W.byColumn[index].flatMap(({ row, weights }) =>
-            weights.map((weight) => ({ row: placeIn(geometry, "output", row), tap: placeIn(geometry, "tap", weight).spatial })),
+            weights.map((weight) => ({
+                row: placeIn(geometry, "output", row),
+                tap: placeIn(geometry, "tap", weight).spatial,
+            })),
         );
         const first = pairs.filter(({ row }) => row.channels[0] === 0);
         if (!first.length) {
-            return state.transposed ? `Output ${input} collects nothing: its row of Wᵀ is empty.`
+            return state.transposed
+                ? `Output ${input} collects nothing: its row of Wᵀ is empty.`
                 : `Input ${input} is read by no output: its column of W is empty.`;
         }
         const both = ofBoth(geometry.channelsOut);
         const taps = throughTaps(first.map(({ tap }) => tap));
         const rows = first.map(({ row }) => row.spatial);
-        return state.transposed ? `Output ${input} collects ${listed("input", rows)}${both} ${taps}.`
+        return state.transposed
+            ? `Output ${input} collects ${listed("input", rows)}${both} ${taps}.`
             : `Input ${input} is read by ${listed("output", rows)}${both} ${taps}.`;
     }
 
@@ -114,7 +126,9 @@ convmat.sentences = (() => {
         const target = tupled(spatial.map((t, i) => affine(geometry.axis, t, letters[i])));
         const several = geometry.channelsIn * geometry.channelsOut > 1;
         const between = several ? ` from channel ${channels[1]} to channel ${channels[0]}` : "";
-        const rule = state.transposed ? `input ${tupled(letters)} lands on output ${target}` : `output ${tupled(letters)} reads input ${target}`;
+        const rule = state.transposed
+            ? `input ${tupled(letters)} lands on output ${target}`
+            : `output ${tupled(letters)} reads input ${target}`;
         const matrix = state.transposed ? "Wᵀ" : "W";
         return `Tap ${tupled(spatial)}${between} is ${text(kernel[index])} and has ${count} ${plural(count, "place")} in ${matrix}: ${rule}.`;
     }
@@ -133,7 +147,11 @@ convmat.sentences = (() => {
         const ownValue = kind === "output" ? y[index] : xSide[index];
         const terms = entries.slice(0, MOST_TERMS).map((entry) => {
             const other = kind === "output" ? xSide[entry.column] : y[entry.row];
-            const target = indexed(model, kind === "output" ? "input" : "output", kind === "output" ? entry.column : entry.row);
+            const target = indexed(
+                model,
+                kind === "output" ? "input" : "output",
+                kind === "output" ? entry.column : entry.row,
+            );
             const factors = `${factor(valueOf(entry, kernel))}·${factor(gathers ? other : ownValue)}`;
             return { text: gathers ? factors : `${factors} to ${target}`, weights: entry.weights };
         });
@@ -148,33 +166,40 @@ convmat.sentences = (() => {
         const { size, taps, stride, before, after, dilation, outputs } = geometry.axis;
         const each = geometry.dimensions > 1 ? "On each axis " : "";
         if (state.transposed) {
-            return `${each}n = s·(m − 1) + d·(k − 1) + 1 − a − b + output_padding = ${stride}·(${outputs} − 1) + ` +
-                `${dilation}·(${taps} − 1) + 1 − ${before} − ${after} + ${state.output_padding} = ${size}.`;
+            return (
+                `${each}n = s·(m − 1) + d·(k − 1) + 1 − a − b + output_padding = ${stride}·(${outputs} − 1) + ` +
+                `${dilation}·(${taps} − 1) + 1 − ${before} − ${after} + ${state.output_padding} = ${size}.`
+            );
         }
-        return `${each}m = ⌊(n + a + b − d·(k − 1) − 1)/s⌋ + 1 = ` +
-            `⌊(${size} + ${before} + ${after} − ${dilation}·(${taps} − 1) − 1)/${stride}⌋ + 1 = ${outputs}.`;
+        return (
+            `${each}m = ⌊(n + a + b − d·(k − 1) − 1)/s⌋ + 1 = ` +
+            `⌊(${size} + ${before} + ${after} − ${dilation}·(${taps} − 1) − 1)/${stride}⌋ + 1 = ${outputs}.`
+        );
     }
 
     function ofEntries({ state, geometry, W }) {
         const { rows, columns, kernelSize } = geometry;
         const [name, height, width] = state.transposed ? ["Wᵀ", columns, rows] : ["W", rows, columns];
         const share = Math.round((100 * W.entries.length) / (rows * columns));
-        return `${name} is ${height} × ${width}. It stores ${W.entries.length} of its ${rows * columns} entries (${share} %), ` +
-            `all made of the kernel's ${kernelSize} ${plural(kernelSize, "number")}.`;
+        return (
+            `${name} is ${height} × ${width}. It stores ${W.entries.length} of its ${rows * columns} entries (${share} %), ` +
+            `all made of the kernel's ${kernelSize} ${plural(kernelSize, "number")}.`
+        );
     }
 
     function ofOverlap({ state, geometry }) {
         const counts = phases(geometry.axis);
         if (counts.length < 2) return "";
-        const even = counts.every((count) => count === counts[0]);
         const along = geometry.dimensions > 1 ? " along each axis" : "";
-        const [who, whom] = state.transposed ? ["output", "collects"] : ["input", "is read by"];
-        const what = state.transposed ? "input" : "output";
-        if (even) {
-            return `Far from the borders every ${who} ${whom} ${counts[0]} ${plural(counts[0], what)}${along}: equal weights draw no checkerboard.`;
+        if (counts.every((count) => count === counts[0])) {
+            const who = state.transposed ? "every output collects" : "every input is read by";
+            const what = plural(counts[0], state.transposed ? "input" : "output");
+            return `Far from the borders ${who} ${counts[0]} ${what}${along}: equal weights draw no checkerboard.`;
         }
-        return `Far from the borders ${who}s in turn ${whom === "collects" ? "collect" : "are read by"} ${counts.slice(0, -1).join(", ")} and ${counts.at(-1)} ` +
-            `${what}s${along}: uneven overlap, which draws a checkerboard.`;
+        const several = `${counts.slice(0, -1).join(", ")} and ${counts.at(-1)}`;
+        return state.transposed
+            ? `Far from the borders outputs in turn collect ${several} inputs${along}: uneven overlap, which draws a checkerboard.`
+            : `Far from the borders inputs are in turn read by ${several} outputs${along}: from this Wᵀ y gets a checkerboard.`;
     }
 
     const facts = (model) => [ofSize, ofEntries, ofOverlap].map((of) => of(model)).filter(Boolean);
@@ -183,7 +208,9 @@ convmat.sentences = (() => {
     function ofScatter({ geometry }) {
         const { before, after, mode } = geometry.axis;
         if (before + after === 0) return "";
-        return mode === "zeros" ? "What lands in the padding is cut off." : "What lands in the padding is added to the inputs that it shows.";
+        return mode === "zeros"
+            ? "What lands in the padding is cut off."
+            : "What lands in the padding is added to the inputs that it shows.";
     }
 
     return { text, tupled, indexed, placeIn, sentence, sum, facts, ofScatter };

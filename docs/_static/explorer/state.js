@@ -44,7 +44,10 @@ convmat.state = (() => {
         ["Two channels", { size: 5, channels_in: 2, channels_out: 2, show: { kind: "tap", index: 4 } }],
         ["Checkerboard", { ...checkerboard, kernel: 3, show: { kind: "input", index: 40 } }],
         ["No checkerboard", { ...checkerboard, kernel: 4, show: { kind: "input", index: 44 } }],
-        ["output_padding", { ...plain, size: 4, stride: 2, transposed: true, output_padding: 1, show: { kind: "input", index: 9 } }],
+        [
+            "output_padding",
+            { ...plain, size: 4, stride: 2, transposed: true, output_padding: 1, show: { kind: "input", index: 9 } },
+        ],
         ["A larger W", { axes: 2, size: 10, show: { kind: "tap", index: 4 } }],
     ].map(([name, changes]) => ({ name, state: { ...INITIAL, ...changes } }));
 
@@ -89,7 +92,9 @@ convmat.state = (() => {
     function shownIn(text) {
         const [kind, index] = text.split("-");
         if (!KINDS.includes(kind) || !/^\d+$/.test(index)) {
-            throw new SettingsError(`The link's show must be output, input or tap and an index, as in output-3, got ${text}.`);
+            throw new SettingsError(
+                `The link's show must be output, input or tap and an index, as in output-3, got ${text}.`,
+            );
         }
         return { show: { kind, index: Number(index) } };
     }
@@ -116,7 +121,11 @@ convmat.state = (() => {
         return Object.assign({}, INITIAL, ...changes);
     }
 
-    const numbersIn = (text) => text.split(/[\s,;]+/).filter(Boolean).map((word) => Number(word.replace("−", "-")));
+    const numbersIn = (text) =>
+        text
+            .split(/[\s,;]+/)
+            .filter(Boolean)
+            .map((word) => Number(word.replace("−", "-")));
 
     const triangle = (n) => Array.from({ length: n }, (_, t) => Math.min(t + 1, n - t));
     const difference = (n) => Array.from({ length: n }, (_, t) => (2 * t - n + 1) / (n % 2 ? 2 : 1));
@@ -166,7 +175,9 @@ convmat.state = (() => {
     function nested(numbers, shape) {
         if (shape.length === 1) return `[${numbers.join(", ")}]`;
         const step = numbers.length / shape[0];
-        const parts = [...Array(shape[0]).keys()].map((i) => nested(numbers.slice(i * step, (i + 1) * step), shape.slice(1)));
+        const parts = [...Array(shape[0]).keys()].map((i) =>
+            nested(numbers.slice(i * step, (i + 1) * step), shape.slice(1)),
+        );
         return `[${parts.join(", ")}]`;
     }
 
@@ -187,7 +198,10 @@ convmat.state = (() => {
         const { channelsIn, channelsOut, taps, inputs, outputs, rows, columns } = geometry;
         const channels = channelsIn * channelsOut > 1;
         const kernelShape = channels ? [channelsOut, channelsIn, ...taps] : taps;
-        const shapes = [[channelsOut, ...outputs], [channelsIn, ...inputs]].map((shape) => (channels ? shape : shape.slice(1)));
+        const shapes = [
+            [channelsOut, ...outputs],
+            [channelsIn, ...inputs],
+        ].map((shape) => (channels ? shape : shape.slice(1)));
         const [goesIn, comesOut] = state.transposed ? shapes : [...shapes].reverse();
         const length = state.transposed ? rows : columns;
         const [maker, matrix, vector, result] = state.transposed
