@@ -8,6 +8,7 @@ convmat.page = (() => {
     const { sentence, sum, facts, ofScatter } = convmat.sentences;
     const { lit, coloursOf } = convmat.boards;
     const { show, highlight } = convmat.draw;
+    const { cellAt, pick, moved, partOf } = convmat.picking;
 
     const element = (name) => document.getElementById(`explorer-${name}`);
     const still = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -111,7 +112,7 @@ convmat.page = (() => {
 
     function say(error) {
         element("error").textContent = error ? error.message : "";
-        element("panels").classList.toggle("stale", Boolean(error));
+        element("stage").classList.toggle("stale", Boolean(error));
         element("panels").inert = Boolean(error);
     }
 
@@ -195,72 +196,34 @@ convmat.page = (() => {
         element("presets").append(...items);
     }
 
+    /** Marks the preset that the settings are, whatever is highlighted, and says what is to be seen. */
     function markPreset() {
-        const own = write({ ...state, show: INITIAL.show });
+        const plain = (of) => write({ ...of, show: INITIAL.show });
+        const current = PRESETS.findIndex((preset) => plain(preset.state) === plain(state));
         for (const [i, link] of element("presets").querySelectorAll("a").entries()) {
-            const same = write({ ...PRESETS[i].state, show: INITIAL.show }) === own;
-            if (same) link.setAttribute("aria-current", "true");
+            if (i === current) link.setAttribute("aria-current", "true");
             else link.removeAttribute("aria-current");
         }
+        element("note").textContent = current < 0 ? "" : PRESETS[current].note;
     }
 
     // --- Pointer and keys
-
-    /** The row and column of a point on a board, or null. */
-    function cellAt(board, x, y) {
-        const column = Math.floor((x - board.x) / (board.pitch || board.width));
-        const row = Math.floor((y - board.y) / board.height);
-        return row >= 0 && row < board.rows && column >= 0 && column < board.columns ? { row, column } : null;
-    }
-
-    function followed() {
-        return document.querySelector("input[name=follow]:checked").value;
-    }
-
-    /** What a cell of the matrix stands for: its row, its column, or its tap. */
-    function pickInMatrix({ row, column }) {
-        const [output, input] = state.transposed ? [column, row] : [row, column];
-        const follow = followed();
-        if (follow === "tap") {
-            const entry = model.W.byRow[output].find((of) => of.column === input);
-            return entry && ["tap", entry.weights[0]];
-        }
-        return (follow === "row") !== state.transposed ? ["output", output] : ["input", input];
-    }
-
-    function pick(board, place) {
-        if (board.kind === "matrix") return pickInMatrix(place);
-        if (board.kind === "gram") return ["input", place.row];
-        if (board.kind === "copies") return ["output", place.row];
-        const cell = board.cells.find(({ row, column }) => row === place.row && column === place.column);
-        const index = cell?.[board.kind];
-        return index >= 0 ? [board.kind, index] : null;
-    }
 
     function point(name, event) {
         const svg = element(name);
         const box = svg.getBoundingClientRect();
         const scale = drawings[name].width / box.width;
         const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+        const follow = document.querySelector("input[name=follow]:checked").value;
         for (const board of drawings[name].boards) {
             const place = cellAt(board, x, y);
-            const picked = place && pick(board, place);
+            const picked = place && pick(model, board, place, follow);
             if (picked) {
                 pause();
                 select(...picked);
                 return;
             }
         }
-    }
-
-    /** Where a key leads among cells that are counted row after row; in a single row, up and down are left and right. */
-    function moved(index, { rows, columns }, key) {
-        const last = rows * columns - 1;
-        const down = rows > 1 ? columns : 1;
-        const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -down, ArrowDown: down, Home: -last, End: last };
-        const target = index + steps[key];
-        if (rows > 1 && (target < 0 || target > last) && Math.abs(steps[key]) === down) return index;
-        return Math.max(0, Math.min(last, target));
     }
 
     const kept = { output: 0, input: 0, tap: 0 };
@@ -278,13 +241,6 @@ convmat.page = (() => {
     function currentOf(kind) {
         if (state.show.kind === kind) kept[kind] = state.show.index;
         return Math.min(kept[kind], countOf(model, kind) - 1);
-    }
-
-    /** The first index and the size of a board among all of its kind: channels have boards of their own. */
-    function partOf(board) {
-        const inside = board.cells.filter((cell) => !cell.pad);
-        const columns = new Set(inside.map(({ column }) => column)).size;
-        return { first: inside[0][board.kind], rows: inside.length / columns, columns };
     }
 
     function press(name, event) {
@@ -368,6 +324,18 @@ convmat.page = (() => {
         }
     }
 
+    /** Keeps the bar below the page's header, which stays in view too. */
+    function placeBar() {
+        const header = document.querySelector(".bd-header");
+        element("page").style.setProperty("--header", `${header ? header.offsetHeight : 0}px`);
+    }
+
+    function resize() {
+        placeBar();
+        draw();
+        light();
+    }
+
     function start() {
         element("settings").open = window.matchMedia("(min-width: 960px)").matches;
         buildPresets();
@@ -386,11 +354,12 @@ convmat.page = (() => {
         window.addEventListener("hashchange", fromAddress);
         let width = window.innerWidth;
         window.addEventListener("resize", () => {
-            if (width === window.innerWidth || !model) return;
+            // A telephone's bars change the height alone.
+            if (width === window.innerWidth) return;
             width = window.innerWidth;
-            draw();
-            light();
+            resize();
         });
+        placeBar();
         labelPlayer();
         fromAddress();
     }

@@ -33,23 +33,65 @@ convmat.state = (() => {
 
     const plain = { before: 0, after: 0 };
     const book = { ...plain, axes: 2, size: 3, kernel: 2, show: { kind: "output", index: 2 } };
-    const checkerboard = { ...plain, axes: 2, size: 4, stride: 2, transposed: true, weights: "ones", values: "ones" };
+    const upwards = { ...plain, size: 4, stride: 2, transposed: true };
+    const checkerboard = { ...upwards, axes: 2, weights: "ones", values: "ones" };
     const PRESETS = [
-        ["The book's 3 × 3", book],
-        ["Its transpose", { ...book, size: 2, transposed: true }],
-        ["One axis", {}],
-        ["Stride 2", { size: 9, stride: 2, show: { kind: "output", index: 2 } }],
-        ["Dilation 2", { size: 9, dilation: 2, before: 2, after: 2, show: { kind: "output", index: 4 } }],
-        ["Circular", { mode: "circular", show: { kind: "output", index: 0 } }],
-        ["Two channels", { size: 5, channels_in: 2, channels_out: 2, show: { kind: "tap", index: 4 } }],
-        ["Checkerboard", { ...checkerboard, kernel: 3, show: { kind: "input", index: 40 } }],
-        ["No checkerboard", { ...checkerboard, kernel: 4, show: { kind: "input", index: 44 } }],
-        [
-            "output_padding",
-            { ...plain, size: 4, stride: 2, transposed: true, output_padding: 1, show: { kind: "input", index: 9 } },
-        ],
-        ["A larger W", { axes: 2, size: 10, show: { kind: "tap", index: 4 } }],
-    ].map(([name, changes]) => ({ name, state: { ...INITIAL, ...changes } }));
+        {
+            name: "The book's 3 × 3",
+            note: "A 2 × 2 kernel on a 3 × 3 input: each row of W is the kernel, spread over the columns of its window.",
+            changes: book,
+        },
+        {
+            name: "Its transpose",
+            note: "The same matrix, turned: each column of Wᵀ lays a copy of the kernel down, and copies that overlap add up.",
+            changes: { ...book, size: 2, transposed: true },
+        },
+        {
+            name: "One axis",
+            note: "One axis with a zero on either side: each tap is a diagonal of W, and the rows at the borders lack a tap.",
+            changes: {},
+        },
+        {
+            name: "Stride 2",
+            note: "The window moves by two inputs, so each row of W moves by two columns.",
+            changes: { size: 9, stride: 2, show: { kind: "output", index: 2 } },
+        },
+        {
+            name: "Dilation 2",
+            note: "Taps stand two inputs apart, and so do the diagonals of W.",
+            changes: { size: 9, dilation: 2, before: 2, after: 2, show: { kind: "output", index: 4 } },
+        },
+        {
+            name: "Circular",
+            note: "The border shows the other end of the input, so a diagonal that leaves W on one side comes in on the other.",
+            changes: { mode: "circular", show: { kind: "output", index: 0 } },
+        },
+        {
+            name: "Two channels",
+            note: "W has a block for each pair of an input channel and an output channel, and each pair has its own kernel.",
+            changes: { size: 5, channels_in: 2, channels_out: 2, show: { kind: "tap", index: 4 } },
+        },
+        {
+            name: "Checkerboard",
+            note: "Three taps at stride 2: copies overlap unevenly, and a constant becomes a checkerboard.",
+            changes: { ...checkerboard, kernel: 3, show: { kind: "input", index: 40 } },
+        },
+        {
+            name: "No checkerboard",
+            note: "Four taps at stride 2: away from the borders, every output collects the same number of inputs.",
+            changes: { ...checkerboard, kernel: 4, show: { kind: "input", index: 44 } },
+        },
+        {
+            name: "output_padding",
+            note: "A convolution makes 4 of 9 and of 10 inputs. output_padding chooses 10, and no copy reaches the tenth.",
+            changes: { ...upwards, output_padding: 1, show: { kind: "input", index: 9 } },
+        },
+        {
+            name: "A larger W",
+            note: "Bands of bands: each tap is a diagonal, with gaps where a line of the image ends.",
+            changes: { axes: 2, size: 10, show: { kind: "tap", index: 5 } },
+        },
+    ].map(({ name, note, changes }) => ({ name, note, state: { ...INITIAL, ...changes } }));
 
     /** What a link says: all that is not initial. */
     function write(state) {
