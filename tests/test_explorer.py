@@ -349,6 +349,8 @@ def test_play_only_steps_where_motion_is_not_wanted(alone, address):
         ("weights=1,2", "The kernel needs 3 numbers, row after row, got 2"),
         ("size=1000", "size must be a whole number from 1 to 128, got 1000"),
         ("mode=wrap", "mode must be one of zeros, circular, reflect, symmetric, replicate, got wrap"),
+        ("size=8%", "must say its settings as in size=8&stride=2"),
+        ("strides=2", "strides is no setting; settings are axes, size, kernel, stride,"),
         ("show=row-3", "show must be output, input or tap and an index"),
     ],
 )

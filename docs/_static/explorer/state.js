@@ -24,6 +24,11 @@ convmat.state = (() => {
         values: ["counting", "ones", "impulse"],
     };
     const KINDS = ["output", "input", "tap"];
+    // What a link may say, in the order in which `write` says it.
+    const NAMES = [
+        ...["axes", "size", "kernel", "stride", "padding", "dilation", "output_padding", "mode", "channels"],
+        ...["weights", "values", "transposed", "show"],
+    ];
 
     const INITIAL = {
         ...Object.fromEntries(Object.entries(NUMBERS).map(([name, { initial }]) => [name, initial])),
@@ -148,17 +153,27 @@ convmat.state = (() => {
         if (name === "show") return shownIn(text);
         if (name === "transposed") return { transposed: true };
         if (name === "weights" && /\d/.test(text)) return { weights: "own", own: text };
+        if (!NAMES.includes(name))
+            throw new SettingsError(`The link's ${name} is no setting; settings are ${NAMES.join(", ")}.`);
         if (name in NUMBERS) return { [name]: number(name, text) };
-        if (name in CHOICES) return { [name]: choice(name, text) };
-        return {}; // another page's anchor
+        return { [name]: choice(name, text) };
+    }
+
+    function decoded(fragment) {
+        try {
+            return decodeURIComponent(fragment.replace(/^#/, ""));
+        } catch {
+            throw new SettingsError(`The link must say its settings as in size=8&stride=2, got ${fragment}.`);
+        }
     }
 
     /** Settings from a link's fragment. Throws a SettingsError. */
     function read(fragment) {
-        const parts = decodeURIComponent(fragment.replace(/^#/, "")).split("&").filter(Boolean);
+        const parts = decoded(fragment).split("&").filter(Boolean);
         const changes = parts.map((part) => {
             const [name, text = ""] = part.split("=");
-            return said(name, text);
+            // A lone word is an anchor of the page, such as that of its search.
+            return part.includes("=") || name === "transposed" ? said(name, text) : {};
         });
         return Object.assign({}, INITIAL, ...changes);
     }
