@@ -23,14 +23,25 @@ LARGE = "axes=2&size=11&kernel=5&padding=2,2&channels=2,2&mode=reflect"
 MOST = 256
 
 
+GO = """(fragment) => new Promise((done) => {
+    window.addEventListener("hashchange", done, { once: true }); // after the page's own
+    location.hash = fragment;
+})"""
+
+
 @pytest.fixture
 def explore(visit):
-    """A function that opens the page with settings, and returns its tab."""
+    """A function that opens the page with settings, or follows a link on it, and returns its tab."""
+    tabs = []
 
-    def open_with(fragment=""):
-        return visit(f"{PAGE}#{fragment}")
+    def follow(fragment=""):
+        if tabs:
+            tabs[0].evaluate(f"({GO})({json.dumps(fragment)}).then(() => null)")
+        else:
+            tabs.append(visit(f"{PAGE}#{fragment}"))
+        return tabs[0]
 
-    return open_with
+    return follow
 
 
 @pytest.fixture
@@ -189,10 +200,10 @@ def test_a_link_leads_to_the_same_settings(explore):
     assert "[5, -1]" in code
     assert 'stride=2, padding=((1, 3),), padding_mode="circular", output_padding=1' in code
     link = tab.evaluate("location.hash.slice(1)")
-    other = explore("")
+    other = explore("size=9")
     assert other.inner_text("#explorer-code") != code
-    other = explore(link)  # the same document, with another fragment
-    other.wait_for_function(f"document.querySelector('#explorer-code').textContent === {code!r}")
+    explore(link)
+    assert other.inner_text("#explorer-code") == code
     assert sentence(other) == said
 
 
@@ -338,30 +349,36 @@ def test_play_only_steps_where_motion_is_not_wanted(alone, address):
 # --- Settings that are wrong
 
 
-@pytest.mark.parametrize(
-    ("fragment", "words"),
-    [
-        ("size=3&padding=3,0&mode=reflect", "must be at most 2 for an input of size 3, got 3 before and 0 after"),
-        ("size=3&kernel=7&padding=0,1", "must fit into the padded input: it reaches over 7 positions, and there are 4"),
-        ("size=1&kernel=1&padding=1,0&transposed", "may add up to at most 0 here, got 1"),
-        ("size=4&output_padding=1&transposed", "output_padding must be below max(stride, dilation) = 1, got 1"),
-        ("axes=2&size=16&channels=2,1", "must have at most 256 rows and columns"),
-        ("weights=1,2", "The kernel needs 3 numbers, row after row, got 2"),
-        ("size=1000", "size must be a whole number from 1 to 128, got 1000"),
-        ("mode=wrap", "mode must be one of zeros, circular, reflect, symmetric, replicate, got wrap"),
-        ("size=8%", "must say its settings as in size=8&stride=2"),
-        ("strides=2", "strides is no setting; settings are axes, size, kernel, stride,"),
-        ("show=row-3", "show must be output, input or tap and an index"),
-    ],
-)
-def test_wrong_settings_get_one_sentence(explore, fragment, words):
-    tab = explore(fragment)
-    assert words in error(tab)
-    assert error(tab).count(".") == 1
-    assert tab.evaluate("document.querySelector('#explorer-panels').inert")
-    tab.locator("#explorer-presets a").first.click()
-    tab.wait_for_function("document.querySelector('#explorer-error').textContent === ''")
-    assert sentence(tab).startswith("Output (1, 0)")
+WRONG = [
+    ("size=3&padding=3,0&mode=reflect", "must be at most 2 for an input of size 3, got 3 before and 0 after"),
+    ("size=3&kernel=7&padding=0,1", "must fit into the padded input: it reaches over 7 positions, and there are 4"),
+    ("size=1&kernel=1&padding=1,0&transposed", "may add up to at most 0 here, got 1"),
+    ("size=4&output_padding=1&transposed", "output_padding must be below max(stride, dilation) = 1, got 1"),
+    ("axes=2&size=16&channels=2,1", "must have at most 256 rows and columns"),
+    ("weights=1,2", "The kernel needs 3 numbers, row after row, got 2"),
+    ("size=1000", "size must be a whole number from 1 to 128, got 1000"),
+    ("mode=wrap", "mode must be one of zeros, circular, reflect, symmetric, replicate, got wrap"),
+    ("size=8%", "must say its settings as in size=8&stride=2"),
+    ("strides=2", "strides is no setting; settings are axes, size, kernel, stride,"),
+    ("show=row-3", "show must be output, input or tap and an index"),
+]
+
+
+def test_wrong_settings_get_one_sentence(explore):
+    for fragment, words in WRONG:
+        tab = explore(fragment)
+        assert words in error(tab)
+        assert error(tab).count(".") == 1
+        assert tab.evaluate("document.querySelector('#explorer-panels').inert")
+        explore(BOOK)
+        assert error(tab) == ""
+        assert sentence(tab).startswith("Output (1, 0)")
+
+
+def test_a_wrong_link_is_told_from_the_start(explore):
+    tab = explore("size=3&mode=reflect&padding=5,1")
+    assert "must be at most 2" in error(tab)
+    assert drawn_numbers(tab, "W")  # the first settings, pale
 
 
 def test_a_slider_that_goes_too_far_keeps_the_drawing_until_it_is_back(explore):
@@ -376,20 +393,29 @@ def test_a_slider_that_goes_too_far_keeps_the_drawing_until_it_is_back(explore):
 # --- For everybody
 
 
-@pytest.mark.parametrize(
-    "fragment", ["", BOOK, CHECKERBOARD, LARGE, "size=16&padding=8,8&channels=2,2", "size=16&stride=4&transposed"]
-)
-def test_nothing_is_cut_off(explore, width, fragment):
-    tab = explore(fragment)
-    assert error(tab) == ""
+INSIDE = """(all) => all.every((svg) => {
+    const { x, width } = svg.getBBox();
+    return svg.getBoundingClientRect().right <= innerWidth && x + width <= svg.width.baseVal.value + 3;
+})"""
+SIZES = [
+    BOOK,
+    CHECKERBOARD,
+    LARGE,
+    "size=16&padding=8,8&channels=2,2",
+    "size=16&stride=4&transposed",
+    "size=1&kernel=1&padding=0,0",
+]
+
+
+def test_nothing_is_cut_off(explore, width):
+    tab = explore()
     if width == min(WIDTHS):
         tab.locator("#explorer-settings summary").click()
-    assert too_wide(tab) == []
-    inside = """(all) => all.every((svg) => {
-        const { x, width } = svg.getBBox();
-        return svg.getBoundingClientRect().right <= innerWidth && x + width <= svg.width.baseVal.value + 3;
-    })"""
-    assert tab.locator("svg.drawing").evaluate_all(inside)
+    for fragment in SIZES:
+        explore(fragment)
+        assert error(tab) == ""
+        assert too_wide(tab) == []
+        assert tab.locator("svg.drawing").evaluate_all(INSIDE), fragment
 
 
 def test_all_controls_have_names_and_a_visible_focus(explore):
