@@ -186,5 +186,5 @@ convmat.draw = (() => {
         svg.querySelector(".marks").innerHTML = above;
     }
 
-    return { colourOf, toneOf, board, marks, caption, indices, line, show, highlight, centreOf, cornerOf, pitchOf };
+    return { colourOf, toneOf, board, marks, caption, indices, line, show, highlight, centreOf, cornerOf };
 })();

@@ -90,10 +90,8 @@ convmat.page = (() => {
         const { show: selected } = model.state;
         const lights = lit(model, selected);
         for (const name of Object.keys(LAYOUTS)) highlight(element(name), drawings[name].marks(lights));
-        // The copy of the output, or of the last output that belongs to the selection.
-        const output = selected.kind === "output" ? selected.index : Math.max(0, ...lights.outputs.keys());
         const svg = element("scatter");
-        drawings.scatter = convmat.matrices.scatter(model, widthOf(svg), output);
+        drawings.scatter = convmat.scatter.layout(model, widthOf(svg), lights);
         show(svg, drawings.scatter);
         element("sentence").textContent = sentence(model, selected);
         showSum(sum(model, selected));

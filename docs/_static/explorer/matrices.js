@@ -1,15 +1,14 @@
-/* The drawings of W or Wᵀ between what goes in and what comes out, of WᵀW, and of the copies that Wᵀ y adds. */
+/* The drawings of W or Wᵀ, between what goes in and what comes out, and of WᵀW. */
 "use strict";
 var convmat = window.convmat || {};
 
 convmat.matrices = (() => {
-    const { product, unravel, valueOf } = convmat.geometry;
-    const { boardsOf, coloursOf, largest, range, toned } = convmat.boards;
+    const { product, valueOf } = convmat.geometry;
+    const { coloursOf, largest, range, toned } = convmat.boards;
     const { board, caption, marks } = convmat.draw;
     const { text } = convmat.sentences;
 
     const HIGHEST = 600;
-    const CAPTION = 150; // the widest of those that stand side by side
     const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
     /** Every so many rows or columns a line: where images' rows end, and where channels do. */
@@ -166,184 +165,5 @@ convmat.matrices = (() => {
         return { width, height: n * cell + 8, boards: [whole], markup: board(whole), marks: marksOf };
     }
 
-    /** The places where an output's copy of the kernel lands, in the padded input of a channel. */
-    function copyOf({ geometry, kernel, W, y }, output, channel) {
-        const { axis, dimensions } = geometry;
-        return W.reads[output]
-            .filter(({ from }) => from === channel)
-            .map(({ place, weight }) => {
-                const [row, column] = dimensions === 1 ? [0, place[0]] : place;
-                return {
-                    ...{ row: dimensions === 1 ? 0 : row + axis.before, column: column + axis.before },
-                    ...{ value: kernel[weight] * y[output], colours: coloursOf(geometry, [weight]) },
-                };
-            });
-    }
-
-    /** Sums of copies at the places of a padded input. */
-    function summed(copies, rows, columns) {
-        const sums = Array(rows * columns).fill(0);
-        for (const { row, column, value } of copies.flat()) sums[row * columns + column] += value;
-        return sums;
-    }
-
-    const numbered = (values, columns, peak = largest(values)) =>
-        values.map((value, index) => ({
-            row: Math.floor(index / columns),
-            column: index % columns,
-            text: text(value),
-            colours: toned(value, peak),
-            quiet: !value,
-        }));
-
-    /** One axis: a row for each copy, their sum, and what is left of it when the padding is folded back. */
-    function scatterOfOneAxis(model, width, selected) {
-        const { geometry, y, z } = model;
-        const { axis, channelsIn, rows } = geometry;
-        const span = axis.before + axis.size + axis.after;
-        const strip = 30;
-        const cell = clamp((width - strip - 12) / span, 2, 30);
-        const height = clamp(Math.min(cell, 420 / rows), 6, 26);
-        const boards = [];
-        let [markup, top] = ["", 20];
-        for (const channel of range(channelsIn)) {
-            const copies = y.map((_, output) => copyOf(model, output, channel));
-            const left = strip + 10;
-            const values = {
-                id: `copies-y${channel}`,
-                kind: "output",
-                x: 2,
-                y: top,
-                rows,
-                columns: 1,
-                width: strip,
-                height,
-            };
-            values.cells = y.map((value, row) => ({ row, column: 0, output: row, text: text(value) }));
-            const table = {
-                id: `copies${channel}`,
-                kind: "copies",
-                x: left,
-                y: top,
-                rows,
-                columns: span,
-                width: cell,
-                height,
-            };
-            table.cells = copies.flatMap((copy, row) => copy.map((of) => ({ ...of, row, text: text(of.value) })));
-            const sum = {
-                id: `sum${channel}`,
-                kind: "sum",
-                x: left,
-                y: top + rows * height + 22,
-                rows: 1,
-                columns: span,
-                width: cell,
-                height: 24,
-            };
-            sum.cells = numbered(summed(copies, 1, span), span);
-            const result = {
-                id: `z${channel}`,
-                kind: "input",
-                x: left + axis.before * cell,
-                y: sum.y + 46,
-                rows: 1,
-                columns: axis.size,
-                width: cell,
-                height: 24,
-            };
-            const own = z.slice(channel * axis.size, (channel + 1) * axis.size);
-            result.cells = numbered(own, axis.size, largest(z)).map((of, i) => ({
-                ...of,
-                input: channel * axis.size + i,
-            }));
-            const name = channelsIn > 1 ? `, channel ${channel}` : "";
-            markup +=
-                caption(2, top - 6, "y") +
-                caption(left, top - 6, `y[o] · K in its place${name}`) +
-                caption(left, sum.y - 6, "their sum") +
-                caption(left, result.y - 6, `z = Wᵀ y${name}`);
-            boards.push(values, table, sum, result);
-            top = result.y + 24 + 34;
-        }
-        const drawn = boards.map(board).join("");
-        const rings = boards.map((each) =>
-            each.kind === "output" || each.kind === "copies" ? marks(each, [], [[selected, 0, 1, each.columns]]) : "",
-        );
-        return { width, height: top - 28, boards, markup: markup + drawn + rings.join("") };
-    }
-
-    /** Two axes: the copy of one output, the sum of the copies up to it, and the result. */
-    function scatterOfTwoAxes(model, width, selected) {
-        const { geometry, y, z } = model;
-        const { axis, channelsIn } = geometry;
-        const span = axis.before + axis.size + axis.after;
-        const beside = Math.min((width - 40) / (2 * span + axis.size), (width - CAPTION - 40) / (span + axis.size));
-        const several = channelsIn > 1;
-        const stacked = beside < 12 || width < 3 * CAPTION;
-        const cell = clamp(stacked ? (width - 4) / span : beside, 2, stacked ? 22 : 30);
-        const boards = [];
-        let [markup, top] = ["", 20];
-        for (const channel of range(channelsIn)) {
-            const copies = range(selected + 1).map((output) => copyOf(model, output, channel));
-            const place = copies.at(-1);
-            const shape = {
-                rows: span,
-                columns: span,
-                width: cell,
-                height: cell,
-                before: axis.before,
-                after: axis.after,
-            };
-            const size = product(geometry.inputs);
-            const own = numbered(z.slice(channel * size, (channel + 1) * size), axis.size, largest(z));
-            const parts = [
-                [
-                    several ? "y[o] · K" : "y[o] · K in its place",
-                    { ...shape, kind: "copy", cells: place.map((of) => ({ ...of, text: text(of.value) })) },
-                ],
-                [
-                    several ? "sum so far" : "sum of the copies so far",
-                    { ...shape, kind: "sum", cells: numbered(summed(copies, span, span), span), rings: place },
-                ],
-                [
-                    "z = Wᵀ y",
-                    {
-                        ...shape,
-                        rows: axis.size,
-                        columns: axis.size,
-                        before: 0,
-                        after: 0,
-                        kind: "input",
-                        cells: own.map((of, i) => ({ ...of, input: channel * size + i })),
-                    },
-                ],
-            ];
-            let left = 2;
-            for (const [name, part] of parts) {
-                Object.assign(part, { id: `${part.kind}${channel}`, x: left, y: top });
-                markup +=
-                    caption(left, top - 7, several ? `${name}, channel ${channel}` : name) +
-                    board(part) +
-                    ringsAround(part);
-                boards.push(part);
-                if (stacked) top += part.rows * cell + 30;
-                else left += Math.max(CAPTION, part.columns * cell) + 18;
-            }
-            if (!stacked) top += span * cell + 34;
-        }
-        return { width, height: top - 26, boards, markup };
-    }
-
-    const ringsAround = (part) =>
-        marks(
-            part,
-            [],
-            (part.rings || []).map(({ row, column }) => [row, column, 1, 1, "edge"]),
-        );
-
-    const scatter = (model, width, selected) =>
-        (model.geometry.dimensions === 1 ? scatterOfOneAxis : scatterOfTwoAxes)(model, width, selected);
-
-    return { matrix, gramMatrix, scatter };
+    return { matrix, gramMatrix };
 })();

@@ -213,5 +213,5 @@ convmat.sentences = (() => {
             : "What lands in the padding is added to the inputs that it shows.";
     }
 
-    return { text, tupled, indexed, placeIn, sentence, sum, facts, ofScatter };
+    return { text, sentence, sum, facts, ofScatter };
 })();
