@@ -375,6 +375,21 @@ def test_wrong_settings_get_one_sentence(explore):
         assert sentence(tab).startswith("Output (1, 0)")
 
 
+def test_presets_and_anchors_after_a_wrong_setting(explore):
+    tab = explore()
+    stride = tab.locator("#explorer-presets a", has_text="Stride 2")
+    stride.click()
+    tab.locator("#set-dilation").fill("4")
+    tab.locator("#set-kernel").fill("7")
+    assert "must fit" in error(tab)
+    stride.click()
+    assert error(tab) == ""
+    assert sentence(tab) == "Output 2 reads inputs 3, 4, 5 through taps 0, 1, 2."
+    explore("main-content")
+    assert sentence(tab) == "Output 2 reads inputs 3, 4, 5 through taps 0, 1, 2."
+    assert tab.inner_text("#explorer-presets a[aria-current]") == "Stride 2"
+
+
 def test_a_wrong_link_is_told_from_the_start(explore):
     tab = explore("size=3&mode=reflect&padding=5,1")
     assert "must be at most 2" in error(tab)

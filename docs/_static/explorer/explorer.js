@@ -169,6 +169,8 @@ convmat.page = (() => {
     }
 
     function fromAddress() {
+        const { hash } = location;
+        if (model && hash && !/=|^#transposed$/.test(hash)) return; // an anchor, such as the link to the main content
         pause();
         try {
             take(read(location.hash));
@@ -181,12 +183,22 @@ convmat.page = (() => {
 
     // --- Presets
 
+    /** Takes a preset also where its link is the address already, as after a setting that was wrong. */
+    function choose(event, preset) {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return; // wants a tab of its own
+        event.preventDefault();
+        pause();
+        history.pushState(null, "", event.currentTarget.href);
+        take({ ...preset });
+    }
+
     function buildPresets() {
         const items = PRESETS.map((preset) => {
             const link = Object.assign(document.createElement("a"), {
                 href: `#${write(preset.state)}`,
                 textContent: preset.name,
             });
+            link.addEventListener("click", (event) => choose(event, preset.state));
             const item = document.createElement("li");
             item.append(link);
             return item;
