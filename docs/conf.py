@@ -125,9 +125,9 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
-html_sidebars = {page: [] for page in ("index", "start", "benchmarks")}  # no pages below these
+html_sidebars = {page: [] for page in ("index", "start", "explorer", "benchmarks")}  # no pages below these
 html_theme_options = {
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 9,
     "logo": {"text": "convmat", "alt_text": "convmat, home"},
     "navbar_align": "left",
     "show_prev_next": True,

@@ -1,38 +1,32 @@
 """The documentation site, in a real browser: served from its own host alone, complete, and readable in a narrow window.
 
-The site is taken from the folder that the environment variable CONVMAT_SITE names, or from docs/_build/html. Where there is
-none, or no Chromium and Playwright, the tests are skipped, unless CONVMAT_SITE is set: then they fail.
+What it is taken from, and when the tests are skipped, is said in `tests/pages.py`.
 """
 
-import functools
-import http.server
 import inspect
 import json
-import os
 import re
-import shutil
-import threading
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import convmat
 from convmat.engines import ENGINES
+from tests.pages import SITE, WIDTHS, missing, too_wide
 
-ROOT = Path(__file__).parent.parent
-GIVEN = os.environ.get("CONVMAT_SITE")
-SITE = Path(GIVEN or ROOT / "docs" / "_build" / "html")
-SECTIONS = ["index", "start", "book", "exercises", "auto_examples", "howto", "reference", "explanation", "benchmarks"]
-WIDTHS = [1280, 390]
-
-
-def missing(reason):
-    """Skip a test for want of something, or fail where the site was to be there."""
-    if GIVEN:
-        pytest.fail(reason)
-    pytest.skip(reason)
+pytest_plugins = ["tests.browser"]
+SECTIONS = [
+    "index",
+    "start",
+    "book",
+    "explorer",
+    "exercises",
+    "auto_examples",
+    "howto",
+    "reference",
+    "explanation",
+    "benchmarks",
+]
 
 
 def pages():
@@ -59,107 +53,6 @@ def public_names():
             ]
             names += [f"{name}.{attribute}" for attribute in sorted(set(own)) if attribute[0] != "_"]
     return names
-
-
-@pytest.fixture(scope="module")
-def site():
-    if not (SITE / "index.html").is_file():
-        missing(f"there is no site in {SITE}; build it with sphinx-build -W -b html docs docs/_build/html")
-    return SITE
-
-
-@pytest.fixture(scope="module")
-def address(site):
-    """Serve the site on this machine."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        missing("there is no Chromium; on Debian: apt-get install chromium")
-    if find_spec("playwright") is None:
-        missing("Playwright is not installed; pip install playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # A container has neither user namespaces for the sandbox nor much of /dev/shm.
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(chromium):
-    """What all tabs share: above all, scripts are read and compiled once."""
-    context = chromium.new_context()
-    yield context
-    context.close()
-
-
-@pytest.fixture(params=WIDTHS)
-def width(request):
-    return request.param
-
-
-@pytest.fixture
-def visit(request, context, address):
-    """A function that opens a page, in a window of `width` if the test has it; what went wrong on the way fails the test."""
-    tab = context.new_page()
-    width = request.getfixturevalue("width") if "width" in request.fixturenames else WIDTHS[0]
-    tab.set_viewport_size({"width": width, "height": 900})
-    problems = []
-
-    def answered(response):
-        if response.status >= 400:
-            problems.append(f"{response.status} for {response.url}")
-
-    def asked(request):
-        if not request.url.startswith((address, "data:", "blob:", "about:")):
-            problems.append(f"request to another host: {request.url}")
-
-    tab.on("request", asked)
-    tab.on("response", answered)
-    tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-    tab.on("console", lambda message: problems.append(f"console: {message.text}") if message.type == "error" else None)
-    tab.on("pageerror", lambda error: problems.append(f"script: {error}"))
-
-    def open_page(page, wait_until="load"):
-        tab.goto(address + page, wait_until=wait_until)
-        return tab
-
-    yield open_page
-    tab.close()
-    assert not problems
-
-
-def assert_no_overflow(tab):
-    """Neither the page nor its article, which could scroll by itself, is wider than the window; what is, is named."""
-    wide = tab.evaluate(
-        """() => {
-            const boxes = [document.documentElement, ...document.querySelectorAll("main, .bd-article-container")];
-            if (boxes.every((box) => box.scrollWidth <= box.clientWidth + 1)) return [];
-            return [...document.querySelectorAll("body *")]
-                .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-                .map((element) => `${element.tagName}.${element.className}`).slice(0, 10)
-                .concat(["too wide"]);
-        }"""
-    )
-    assert wide == []
 
 
 def test_every_section_is_there(site):
@@ -202,7 +95,7 @@ def test_page(visit, page):
     )
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 900})
-        assert_no_overflow(tab)
+        assert too_wide(tab) == []
         assert (
             tab.evaluate(f"[...document.images].filter((image) => !({shown})(image)).map((image) => image.src)") == []
         )
@@ -237,7 +130,7 @@ def test_report_shows_a_plot_for_each_benchmark(visit, width, report):
         tab.locator(f"[id='summarygrid-{name}']").scroll_into_view_if_needed()
     drawn = "document.querySelectorAll('.benchmark-plot canvas.flot-base').length"
     tab.wait_for_function(f"{drawn} === {len(report.benchmarks)}")
-    assert_no_overflow(tab)
+    assert too_wide(tab) == []
     assert min(pixels(tab, ".benchmark-plot")) > 100
 
 
@@ -248,7 +141,7 @@ def test_report_draws_a_benchmark_and_switches_its_parameters(visit, width, repo
     tab.wait_for_load_state("networkidle")
     assert report.name in tab.url
     assert min(pixels(tab, "#main-graph")) > 500
-    assert_no_overflow(tab)
+    assert too_wide(tab) == []
     assert tab.locator("#main-graph .legend tr").count()
 
     def panel_of(name):
@@ -270,11 +163,11 @@ def test_report_draws_a_benchmark_and_switches_its_parameters(visit, width, repo
         button.click()
         tab.wait_for_function(f"{picture} !== {json.dumps(before)}")
         assert tab.url != url
-    assert_no_overflow(tab)
+    assert too_wide(tab) == []
 
 
 @pytest.mark.parametrize("page", ["#/summarylist", "#/regressions"])
 def test_report_has_its_other_pages(visit, width, report, page):
     tab = visit(f"benchmarks/index.html{page}", "networkidle")
     tab.wait_for_selector("#summarylist-body table" if "list" in page else "#regressions-body > *")
-    assert_no_overflow(tab)
+    assert too_wide(tab) == []

@@ -9,6 +9,9 @@ anything is trained.
 # %%
 # Let a transposed convolution upsample a constant. If kernels of size k and steps of size s do not fit each other, some
 # outputs receive more contributions than their neighbours. With a kernel of ones the result, Wᵀ·1, counts them.
+# The explorer shows it copy by copy, for
+# `three taps <../explorer.html#axes=2&size=4&stride=2&padding=0,0&weights=ones&values=ones&transposed>`__ and for
+# `four <../explorer.html#axes=2&size=4&kernel=4&stride=2&padding=0,0&weights=ones&values=ones&transposed>`__.
 
 import matplotlib.pyplot as plt
 import numpy as np
