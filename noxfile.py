@@ -41,7 +41,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def hostile(session: nox.Session) -> None:
-    """Run tests as on machines of other people; after --: --list, --full, --only NAME."""
+    """Run tests as on machines of other people; after --: --list, --full, --only NAME, --without NAME."""
     session.install("--editable", ".[fast,demo]", *group("test"))
     session.run("python", ".ci/hostile", *session.posargs)
 
