@@ -65,6 +65,8 @@ fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
 ax.semilogx(steps, error(plain), "o-", label="plain", base=2)
 ax.semilogx(steps, error(damped), "s-", label="damped")
 ax.axhline(1, color="gray", linestyle=":")
-ax.set(xlabel="steps", ylabel="error (1: as blurred)", xticks=steps, xticklabels=steps, ylim=0)
+ax.set(
+    xlabel="steps", ylabel="error (1: as blurred)", xticks=steps, xticklabels=steps, ylim=0, title="Error against steps"
+)
 ax.legend()
 plt.show()
