@@ -84,6 +84,12 @@ gallery_order = [
     "receptive_field",
     "spectrum",
     "deblurring",
+    "borders",
+    "scikit_image",
+    "super_resolution",
+    "semi_blind",
+    "pylops",
+    "total_variation",
     "direct_factorisation",
     "interval_bounds",
 ]

@@ -13,12 +13,11 @@ axes.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cbook import get_sample_data
+from skimage import data
 
 from convmat import Convolution
 
-photograph = plt.imread(get_sample_data("grace_hopper.jpg", asfileobj=False))
-x = np.ascontiguousarray(photograph[:300, 110:430].transpose(2, 0, 1) / 255)
+x = np.ascontiguousarray(data.astronaut()[:300, 70:390].transpose(2, 0, 1) / 255)
 
 offset = np.arange(-5, 6)
 bell = np.exp(-(offset**2) / 8)

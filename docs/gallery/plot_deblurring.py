@@ -7,17 +7,16 @@ to stop.
 """
 
 # %%
-# A photograph out of focus: a disc of nine pixels, mirrored borders, and a little noise.
+# A page out of focus: a disc of nine pixels, mirrored borders, and a little noise.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cbook import get_sample_data
 from scipy.sparse.linalg import lsmr
+from skimage import data
 
 from convmat import Convolution
 
-photograph = plt.imread(get_sample_data("grace_hopper.jpg", asfileobj=False))
-x = photograph[20:340:2, 110:430:2].mean(axis=-1) / 255
+x = data.page()[:160, :160] / 255
 disc = (np.hypot(*np.mgrid[-4:5, -4:5]) < 4.5).astype(float)
 A = Convolution(disc / disc.sum(), x.shape, padding=4, padding_mode="symmetric")
 b = A.apply(x) + 0.01 * np.random.default_rng(0).standard_normal(x.shape)
@@ -57,15 +56,17 @@ plt.show()
 # Without damping the picture gets better at first and then worse: the solver inverts small singular values of the blur last,
 # and the noise with them. With damping the solver converges, and it does not matter when it stops.
 
-assert error(plain)[best] < 0.75
+assert error(plain)[best] < 0.8
 assert error(plain)[-1] > 1
-assert error(damped)[-1] < 0.75
+assert error(damped)[-1] < 0.8
 assert np.isclose(error(damped)[-1], error(damped)[-2], rtol=1e-3)
 
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
 ax.semilogx(steps, error(plain), "o-", label="plain", base=2)
 ax.semilogx(steps, error(damped), "s-", label="damped")
 ax.axhline(1, color="gray", linestyle=":")
-ax.set(xlabel="steps", ylabel="error (1: as blurred)", xticks=steps, xticklabels=steps, ylim=0)
+ax.set(
+    xlabel="steps", ylabel="error (1: as blurred)", xticks=steps, xticklabels=steps, ylim=0, title="Error against steps"
+)
 ax.legend()
 plt.show()

@@ -73,6 +73,6 @@ for bounds, colour, label in (wide, "#c9d6e3", "layer by layer"), (sharp, "#5b8d
     ax.fill_between(place, lower, upper, step="mid", color=colour, label=label)
 least, most = outputs.min(axis=0)[order], outputs.max(axis=0)[order]
 ax.vlines(place, least, most, color="black", label="1000 inputs")
-ax.set(xlabel="output, sorted", ylabel="value")
+ax.set(xlabel="output, sorted", ylabel="value", title="Bounds of each output")
 ax.legend()
 plt.show()

@@ -61,7 +61,7 @@ assert np.allclose(circular.apply(signs), 0)
 fig, ax = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
 ax.semilogy(np.maximum(spectra.singular_values(circular), 1e-6), label="circular padding, zeros drawn at 10⁻⁶")
 ax.semilogy(spectra.singular_values(zeros), "--", label="zeros")
-ax.set(xlabel="number of the singular value", ylabel="singular value")
+ax.set(xlabel="number of the singular value", ylabel="singular value", title="Spectra of the smoothing layer")
 ax.legend()
 plt.show()
 

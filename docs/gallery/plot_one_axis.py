@@ -41,7 +41,7 @@ fig, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
 decibels = 20 * np.log10(np.abs(spectrogram[: k // 2]))
 time, frequency = np.arange(n // hop) * hop / rate, np.arange(k // 2) * rate / k
 image = ax.pcolormesh(time, frequency, decibels, cmap="magma", vmin=-20, vmax=40)
-ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
+ax.set(xlabel="time (s)", ylabel="frequency (Hz)", title="Short-time Fourier transform")
 fig.colorbar(image, label="magnitude (decibels)")
 plt.show()
 

@@ -12,15 +12,15 @@ came from there.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.cbook import get_sample_data
 from matplotlib.patches import Rectangle
+from skimage import data
 
 from convmat import Convolution
 
-photograph = plt.imread(get_sample_data("grace_hopper.jpg", asfileobj=False))
-x = photograph[60:260:2, 170:370:2].mean(axis=-1) / 255
-one = np.ones((1, 1))
+photograph = data.cat()[:, 40:340].mean(axis=-1)[::2, ::2] / 255
 p = 30
+x = photograph[p:-p, p:-p]
+one = np.ones((1, 1))
 modes = ("zeros", "circular", "reflect", "symmetric", "replicate")
 pads = {mode: Convolution(one, x.shape, padding=p, padding_mode=mode) for mode in modes}
 
@@ -50,7 +50,7 @@ for P, name in zip(pads.values(), names, strict=True):
 # The transpose takes a padded picture and adds to each pixel what its copies hold. For zeros the border is cut off. For the
 # other modes it is folded: added back to the pixels that it was read from. Here the photograph around the frame is folded.
 
-z = photograph[60 - 2 * p : 260 + 2 * p : 2, 170 - 2 * p : 370 + 2 * p : 2].mean(axis=-1) / 255
+z = photograph
 folded = {mode: P.T.apply(z) for mode, P in pads.items()}
 pictures = {"z": z} | {f"Pᵀ z, {mode}": image for mode, image in folded.items()}
 panels(pictures, cmap="gray", vmin=0, vmax=2.5)
