@@ -11,8 +11,8 @@ from convmat.inverse._solvers import Curve
 
 WORDS = ("discrepancy", "gcv")
 _EACH = 2  # values of λ that are tried for each power of ten, before the best one is improved
-_RISING, _FLAT = 3, 0.01  # how many of them have to be worse than the best, if the curve has changed so much at all
-_CLOSE = 1e-3  # how exactly log10(λ) is found for the discrepancy principle,
+_RISING, _FLAT = 3, 0.1  # how many of them have to be worse than the best, and by how much the last one, as a logarithm
+_CLOSE = 1e-2  # how exactly log10(λ) is found for the discrepancy principle,
 _ROUGH = 0.1  # and where the curve is flat
 _ROBUST = 0.3  # γ of robust cross-validation; 1 would be the plain function
 
@@ -50,7 +50,9 @@ def by_discrepancy(curve: Curve, noise_norm: float, norm: float, lowest: float, 
     while left > 0:
         if high <= least:
             return Choice(
-                lowest, f"noise_norm={noise_norm:.3g} is less than the least residual, {left + noise_norm:.3g}"
+                lowest,
+                f"noise_norm={noise_norm:.3g} is less than the residual for the least λ that was tried, "
+                f"{left + noise_norm:.3g}",
             )
         low = max(high - 1.0, least)
         left = excess(low)
@@ -65,26 +67,22 @@ def by_cross_validation(curve: Curve, count: int, lowest: float, highest: float)
     errors that are alike at neighbouring positions for data: those of the borders make its λ too small.
     """
 
-    def scores_of(exponent: float) -> tuple[float, float]:
+    def score(exponent: float) -> float:
         weight = 10.0**exponent
         trace, of_square = curve.freedom(weight)
         left = max(count - trace, 1e-9 * count)
-        plain = float(np.log(max(curve.residual_norm(weight), 1e-300) / left))
-        return plain, plain + float(np.log(_ROBUST + (1 - _ROBUST) * of_square / count)) / 2
+        factor = _ROBUST + (1 - _ROBUST) * of_square / count
+        return float(np.log(max(curve.residual_norm(weight), 1e-300) / left) + np.log(factor) / 2)
 
     count_steps = max(2, round(_EACH * np.log10(highest / lowest)) + 1)
-    steps, plain, scores = np.linspace(np.log10(highest), np.log10(lowest), count_steps), list[float](), list[float]()
-    # From above, until the plain one has risen for a while: below, the problem may be slow to solve.
-    for step in steps:
-        for values, value in zip((plain, scores), scores_of(step), strict=True):
-            values.append(value)
-        if len(plain) - 1 - int(np.argmin(plain)) >= _RISING and np.ptp(plain) > _FLAT:
+    steps, scores = np.linspace(np.log10(highest), np.log10(lowest), count_steps), list[float]()
+    for step in steps:  # from above, until it has risen for a while: below, the problem may be slow to solve
+        scores.append(score(step))
+        if len(scores) - 1 - int(np.argmin(scores)) >= _RISING and scores[-1] - min(scores) > _FLAT:
             break
     best = int(np.argmin(scores))
     ends = steps[min(best + 1, len(steps) - 1)], steps[max(best - 1, 0)]
-    found = minimize_scalar(
-        lambda exponent: scores_of(exponent)[1], bounds=ends, method="bounded", options={"xatol": _ROUGH}
-    )
+    found = minimize_scalar(score, bounds=ends, method="bounded", options={"xatol": _ROUGH})
     exponent = float(found.x) if found.fun < scores[best] else float(steps[best])
     remark = "" if 0 < best < len(steps) - 1 else "the cross-validation function has its least value at an end"
     return Choice(10.0**exponent, remark)

@@ -19,7 +19,9 @@ from convmat.inverse._solvers import Callback, Curve, Exact, ExactCurve, Found, 
 from convmat.inverse._system import Operator, System
 
 _CURVE_RTOL = 1e-4  # of solutions from which λ is chosen
-_RANGE = 1e-12, 1e-9  # the least λ that is tried, relative to the largest: exact, and by solving
+_ABOVE = 100.0  # the largest λ that is tried, relative to one that leaves little of x
+_EXACT = 1e-12  # the least one, relative to the largest, where all are exact,
+_SOLVED = 1e-7  # or else relative to the one at which A and the penalty are of about the same norm
 _POWER_STEPS = 8  # of the power method for ‖L‖²
 _SPREAD = 1e4  # how much more than its norm a penalty may leave of some x
 _MAXITER = 10_000
@@ -61,11 +63,13 @@ class Deconvolution:
 
     def __repr__(self) -> str:
         def short(value: Any) -> str:
-            return f"{value:.3g}" if np.ndim(value) == 0 else f"{np.min(value):.3g} to {np.max(value):.3g}"
+            low, high = f"{np.min(value):.3g}", f"{np.max(value):.3g}"
+            return low if low == high else f"{low} to {high}"
 
+        steps = f", {short(self.iterations)} iterations" if np.any(self.iterations) else ""
         return (
             f"<Deconvolution of shape {self.x.shape} by {self.method}: λ {short(self.regularization)}, "
-            f"residual {short(self.residual_norm)}, penalty {short(self.penalty_norm)}; {self.reason}>"
+            f"residual {short(self.residual_norm)}, penalty {short(self.penalty_norm)}{steps}; {self.reason}>"
         )
 
 
@@ -293,15 +297,16 @@ class _Job:
         solver, norm = self.solver, float(np.linalg.norm(y))
         if isinstance(solver, Exact):
             curve: Curve = ExactCurve(solver, y.astype(self.system.dtype))
-            highest, least = 100 * solver.decomposition.steepness, _RANGE[0]
+            highest = _ABOVE * solver.decomposition.steepness
+            lowest = _EXACT * highest
         else:
             curve = SolvedCurve(solver, y.astype(self.system.dtype), min(self.rtol, _CURVE_RTOL))
-            highest, least = 100 * _steepness(self.system), _RANGE[1]
+            highest, lowest = _range(self.system)
         if not highest > 0 or not norm:
             return Choice(np.inf, "A or y is zero: y tells nothing of x")
         if self.word == "gcv":
-            return by_cross_validation(curve, y.size, least * highest, highest)
-        return by_discrepancy(curve, self.noise_norm, norm, least * highest, highest)
+            return by_cross_validation(curve, y.size, lowest, highest)
+        return by_discrepancy(curve, self.noise_norm, norm, lowest, highest)
 
     def _constrained(self, found: Found, right: Array, weight: float) -> tuple[Found, str]:
         """Return the solution that is negative nowhere, from one that may be."""
@@ -330,7 +335,7 @@ class _Job:
         )
         converged = bool(abs(projected(result.x)).max(initial=0.0) <= 10 * limit)
         word = "reached" if converged else "missed"
-        reason = f"L-BFGS-B {word} rtol={self.rtol:.3g} after {result.nit} iterations"
+        reason = f"L-BFGS-B {word} rtol={self.rtol:.3g}"
         return Found(result.x, found.iterations + int(result.nit), converged), reason
 
 
@@ -338,18 +343,19 @@ def _reason(found: Found, rtol: float) -> str:
     if not found.converged:
         return f"{found.iterations} iterations were made, as many as maxiter allows, and rtol={rtol:.3g} is not reached"
     if found.iterations:
-        return f"rtol={rtol:.3g} was reached after {found.iterations} iterations"
+        return f"rtol={rtol:.3g} was reached"
     return "solved without iterations"
 
 
-def _steepness(system: System) -> float:
-    """Return about the largest ‖A·x‖²/‖L·x‖²."""
+def _range(system: System) -> tuple[float, float]:
+    """Return the largest and the least λ that are tried where each is solved for anew."""
     if system.word is not None:
-        power = {"identity": 0, "gradient": 2, "laplacian": 4}[system.word]
-        return system.largest * float(max(system.shape[1:]) / np.pi) ** power
-    x = np.random.default_rng(0).standard_normal(system.size).astype(system.dtype)
-    norm = 1.0
-    for _ in range(_POWER_STEPS):
-        x = system.penalise(x / norm)
-        norm = float(np.linalg.norm(x)) or 1.0
-    return _SPREAD * system.largest / norm
+        power = {"identity": 0, "gradient": 1, "laplacian": 2}[system.word]
+        norm = (4.0 * (len(system.shape) - 1)) ** power  # about the largest ‖L·x‖²/‖x‖², and the spread of the others
+        spread = (max(system.shape[1:]) / np.pi) ** (2 * power) * norm
+    else:
+        x, norm, spread = np.random.default_rng(0).standard_normal(system.size).astype(system.dtype), 1.0, _SPREAD
+        for _ in range(_POWER_STEPS):
+            x = system.penalise(x / norm)
+            norm = float(np.linalg.norm(x)) or 1.0
+    return _ABOVE * spread * system.largest / norm, _SOLVED * system.largest / norm

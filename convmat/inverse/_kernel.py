@@ -31,7 +31,7 @@ class KernelEstimate:
     rank : int
         How many numbers of the kernel the data determine, of ``kernel.size``.
     covariance : array (kernel.size, kernel.size)
-        That of the flat kernel, if y has noise of the same variance everywhere. The variance is taken from the residual;
+        That of the flat kernel, if x is exact and y has noise of the same variance everywhere, taken from the residual;
         where that is zero, or nothing is left to take it from, so is the covariance.
     is_determined : bool array
         Which taps the data determine, of the kernel's shape.

@@ -25,7 +25,7 @@ from convmat.inverse._decompositions import (
     is_fourier,
     separable,
 )
-from convmat.inverse._preconditioner import Preconditioner, is_mirrored
+from convmat.inverse._preconditioner import Preconditioner, is_mirrored, mirrored_spread
 from convmat.inverse._solvers import Direct, Exact, Iterative, Solver
 from convmat.inverse._strips import Strip, whole_band
 from convmat.inverse._system import Operator, System
@@ -43,7 +43,9 @@ _CIRCLE = 12.0  # flops for each point of a circle and power of two in its size:
 _SCHWARZ = 12.0  # times fewer iterations, measured with smooth and with sharp blurs (`python -m benchmarks.inverse`)
 _TRIED = 10  # values of λ that are tried where it is chosen
 _PRODUCTS = {"none": 1, "transform": 1, "schwarz": 2}  # with the matrix, in an iteration
-_TYPICAL = 5e-4  # λ, relative to the largest eigenvalue of AᴴA, where it is not known yet
+_TYPICAL = (
+    5e-5  # λ, relative to the largest eigenvalue of AᴴA, where it is not known yet: some that are tried are small
+)
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,10 @@ class Planner:
     def _iterative_seconds(self, name: str) -> float:
         system, weight = self.system, self._weight
         relative = _TYPICAL if weight is None else max(weight / max(system.largest, 1e-300), 1e-12)
-        # The error bound of conjugate gradients, of which two thirds are what blurs take.
-        plain = min(0.5 * sqrt(1 + 1 / relative) * log(2 / self._rtol) / 1.5, float(system.size))
-        gain = {"none": 1.0, "schwarz": _SCHWARZ}.get(name) or _transform_gain(system)
+        plain = min(self._iterations(1 + 1 / relative), float(system.size))
+        left = (
+            plain if name == "none" else plain / _SCHWARZ if name == "schwarz" else self._transformed(plain, relative)
+        )
         each, before = _PRODUCTS[name] * self._product, 0.0
         if name != "none":
             each += system.size * (_CIRCLE * log2(max(2, system.size)) + 8 * (system.columns - 1)) / _RATE
@@ -181,7 +184,21 @@ class Planner:
         if name == "schwarz" and self.strip is not None:
             each += 2 * self.strip.band.nbytes / _RATE
             before += self.strip.band.seconds
-        return before + (1 + plain / gain) * each * (_TRIED if weight is None else 1)
+        return before + (1 + left) * each * (_TRIED if weight is None else 1)
+
+    def _iterations(self, condition: float) -> float:
+        """Return how many iterations a condition number means: two thirds of the bound, which is what blurs take."""
+        return 0.5 * sqrt(condition) * log(2 / self._rtol) / 1.5
+
+    def _transformed(self, plain: float, relative: float) -> float:
+        """Return how many iterations a transform leaves, of so many without it."""
+        system = self.system
+        left = plain / _transform_gain(system)
+        is_plain = not system.adjoint and all(axis.stride == 1 for axis in system.part.axes)
+        if is_plain and any(axis.border is Border.MIRRORED for axis in system.part.axes):
+            spread = mirrored_spread(system, relative * max(system.largest, 1e-300))
+            left = max(left, min(self._iterations(spread), plain))
+        return left
 
     def solver(self, method: str, wanted: str, maxiter: int) -> tuple[Exact | Solver, str]:
         """Return the solver for a method and a preconditioner, either by cost if it is "auto", and its name."""
@@ -223,7 +240,7 @@ class Planner:
 
 
 def _transform_gain(system: System) -> float:
-    """Return how many times fewer iterations a transform leaves; measured with blurs."""
+    """Return how many times fewer iterations a transform leaves at most; measured with blurs."""
     if is_mirrored(system):
         return 5.0
     return min(
@@ -251,7 +268,7 @@ def explain(A: Operator, *, regularization: float | None = None, penalty: Any = 
     A : Convolution or TransposedConvolution
         The operator.
     regularization : float, optional
-        The weight λ; a typical one by default.
+        The weight λ; by default it is chosen from the data, for which some values are tried.
     penalty : str or LinearOperator
         What L is; see `deconvolve`.
 

@@ -13,6 +13,7 @@ S and T are symmetric, T is positive definite and S·M·S = S, so that P is symm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -97,8 +98,8 @@ class TransformInverse:
     def apply(self, x: Array) -> Array:
         """Return the product for a flat x."""
         coefficients = self._grid.to(x.reshape(self._system.shape))
-        product = multiply(self._inverse, coefficients[..., None])[..., 0]
-        return self._grid.back(product, self._system.shape[1:]).reshape(-1)
+        solved = multiply(self._inverse, coefficients[..., None])[..., 0]
+        return self._grid.back(solved, self._system.shape[1:]).reshape(-1)
 
 
 def is_mirrored(system: System) -> bool:
@@ -124,6 +125,30 @@ def _mirrored(gram: Array, sizes: Sequence[int]) -> Array:
     for axis in range(len(sizes) - 1):  # of a frequency and its negative on all axes, the mean is the real part
         mean = (mean + np.roll(np.flip(mean, axis), 1, axis)) / 2
     return mean[tuple(slice(size) for size in sizes)]
+
+
+def mirrored_spread(system: System, weight: float) -> float:
+    """Return how unlike AᴴA + λΣLᵢᴴLᵢ is for frequencies that a mirrored border takes for one: 1 if alike.
+
+    That is the largest eigenvalue of one's matrix relative to that of another. Small circles show it, as the matrices are
+    polynomials whose degrees are those of the kernel.
+    """
+    circles = [Torus.of(axis, 2 * min(axis.size, 8 + 2 * axis.reach)) for axis in system.part.axes]
+    circulant = Circulant.of(system.part, circles, system.adjoint)
+    identity = (weight * circulant.source.symbol(str(system.word)))[..., None] * np.eye(system.columns)
+    own = circulant.gram + identity
+    largest = 1.0
+    for turned in product((False, True), repeat=len(circles) - 1):  # on the last axis: the conjugates of the others
+        other = own
+        for axis in np.flatnonzero(turned).tolist():
+            other = np.roll(np.flip(other, axis), 1, axis)
+        for each in (other, other.conj()):
+            if system.columns == 1:
+                ratios = own.real / np.maximum(each.real, 1e-300)
+            else:
+                ratios = abs(np.linalg.eigvals(np.linalg.solve(each, own)))
+            largest = max(largest, float(ratios.max(initial=1.0)))
+    return largest
 
 
 class Preconditioner:

@@ -240,7 +240,7 @@ def test_what_cannot_be_told_is_said():
         assert "noise_norm=100 is not less than the norm of y" in noisy.reason
     tall = Convolution(RNG.standard_normal(5), 20, padding="full")
     found = inverse.deconvolve(tall, RNG.standard_normal(24), regularization="discrepancy", noise_norm=1e-9)
-    assert "is less than the least residual" in found.reason
+    assert "is less than the residual for the least λ that was tried" in found.reason
     for word in (0.1, "gcv", "discrepancy"):
         options = {"noise_norm": 0.1} if word == "discrepancy" else {}
         nothing = inverse.deconvolve(A.with_kernel(np.zeros(3)), y, regularization=word, **options)
