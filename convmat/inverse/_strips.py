@@ -179,7 +179,8 @@ class Strip:
     def _entries(self, gram: GramRows) -> Iterator[tuple[IntArray, IntArray, Array]]:
         """Yield the lower triangle of the strip's part of a Gram matrix, some rows at a time."""
         chosen = np.arange(len(gram.offsets))
-        if not any(gram.around):  # a column that comes first in order lies before the row
+        # Where nothing leads around a circle, a column that comes first in order lies before the row.
+        if not any(gram.around) and not any(axis.border is Border.SHIFTED for axis in self.system.part.axes):
             sums = gram.offsets[:, list(self.by)].sum(axis=1)
             chosen = chosen[(sums < 0) | ((sums == 0) & (chosen <= len(chosen) // 2))]
         order, start, steps = self._numbered(gram)

@@ -48,6 +48,20 @@ def test_strips_have_their_part_of_the_matrix(whole, problem):
     assert not whole or len(strip.indices) == system.size
 
 
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_the_matrix_of_a_kernel_that_pads_nothing(mode, word):
+    """Its penalty has free ends, whatever the mode."""
+    system = System.of(Convolution(RNG.standard_normal((2, 1)), (5, 4), padding_mode=mode), word)
+    strip = Strip.whole(system)
+    dense = system.A.gram().toarray()
+    dense = dense + (sum(term.gram().toarray() for term in system.terms) if word != "identity" else np.eye(20))
+    part = np.zeros_like(dense)
+    for rows, columns, values in strip.parts():
+        np.add.at(part, (rows, columns), values)
+    np.testing.assert_allclose(part, np.tril(dense[np.ix_(strip.indices, strip.indices)]), atol=1e-12)
+
+
 LONG = {
     f"{mode}-{stride}-{adjoint}": (mode, stride, adjoint)
     for mode in PADDING_MODES
