@@ -79,7 +79,7 @@ def docs(session: nox.Session) -> None:
     """Build the site; a warning is an error. Then look at it in a browser, if there is a Chromium."""
     session.install("--editable", ".[fast,demo]", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
-    session.run("pytest", "tests/test_site.py", "tests/test_explorer.py")
+    session.run("pytest", "tests/site")
 
 
 @nox.session(default=False)

@@ -8,13 +8,16 @@ cropped, so that what lies beyond the crop is there, and no border is the right 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import interleave, ratio
 from convmat import Convolution, inverse
 from convmat.geometry import PADDING_MODES
 
@@ -115,6 +118,73 @@ def choices(size: int, taps: int) -> None:
     print(f"gcv: {np.median(ratios):.3f} times the best error, median")
 
 
+def others(size: int, taps: int) -> None:
+    """Print how many times longer other packages take, in turn with convmat and up to the same residual."""
+    print(f"\nother packages, {size} × {size}, {taps} × {taps}: median seconds of convmat, and times as long as that")
+    kernel = blurs(taps)["skew"]
+    _, y, _ = blurred(kernel, size)
+    for name, contest in (("pylops", _pylops), ("skimage.restoration", _scikit_image)):
+        if find_spec(name.partition(".")[0]) is None:
+            print(f"{name.partition('.')[0]} is not installed")
+            continue
+        for label, own, other in contest(kernel, y):
+            times = interleave({"own": own, "other": other})
+            print(f"{label:64}{np.median(times['own']):8.3f}{ratio(times, 'other', 'own'):8.1f}", flush=True)
+
+
+Contest = Iterator[tuple[str, Callable[[], Any], Callable[[], Any]]]
+
+
+def _pylops(kernel: Any, y: Any) -> Contest:
+    """Yield conjugate gradients through PyLops' own convolution, which has zeros outside, and through convmat's."""
+    import pylops
+
+    A = Convolution(kernel, y.shape, padding="same")
+    centre = tuple(size // 2 for size in kernel.shape)
+    theirs = pylops.signalprocessing.Convolve2D(y.shape, np.flip(kernel), offset=centre)
+    right = A.H @ y.ravel()
+
+    def solve(operator: Any, steps: int) -> Any:
+        return pylops.cgls(operator, y.ravel(), niter=steps, damp=np.sqrt(WEIGHT), tol=0)[0]
+
+    def residual(x: Any) -> float:
+        flat = np.ravel(x)
+        return float(np.linalg.norm(A.H @ (A @ flat) + WEIGHT * flat - right) / np.linalg.norm(right))
+
+    steps = next(steps for steps in itertools.count(20, 10) if residual(solve(A, steps)) <= 1e-6)
+
+    def own() -> Any:
+        return inverse.deconvolve(A, y, regularization=WEIGHT)
+
+    assert residual(own().x) <= 2e-6
+    assert residual(solve(theirs, steps)) <= 2e-6
+    yield f"PyLops' Convolve2D, {steps} iterations of its cgls, zeros", own, lambda: solve(theirs, steps)
+    yield (
+        f"convmat's operator, {steps} iterations of PyLops' cgls, zeros",
+        own,
+        lambda: solve(pylops.aslinearoperator(A), steps),
+    )
+
+
+def _scikit_image(kernel: Any, y: Any) -> Contest:
+    """Yield Wiener's filter, which is "laplacian" on circles, and Richardson–Lucy of as many iterations."""
+    from skimage import restoration
+
+    circular = Convolution(kernel, y.shape, padding="same", padding_mode="circular")
+    around = np.flip(kernel)
+    yield (
+        "scikit-image's wiener, circular",
+        lambda: inverse.deconvolve(circular, y, regularization=WEIGHT, penalty="laplacian"),
+        lambda: restoration.wiener(y, around, WEIGHT, clip=False),
+    )
+    A, data = Convolution(kernel, y.shape, padding="same"), np.maximum(y, 0)
+    yield (
+        "scikit-image's richardson_lucy, 30 iterations, zeros",
+        lambda: inverse.richardson_lucy(A, data, iterations=30),
+        lambda: restoration.richardson_lucy(data, around, num_iter=30, clip=False),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print all tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inverse", description=__doc__)
@@ -123,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size, taps = (40, 5) if quick else (256, TAPS)
     iterations(size, taps)
     choices(size, taps)
+    others(*((40, 5) if quick else (512, 9)))
     return 0
 
 

@@ -1,5 +1,7 @@
 """The benchmark of inverse problems prints its tables."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,9 @@ def test_a_quick_run_prints_its_tables(capsys):
     printed = capsys.readouterr().out
     assert printed.count("\nspeckle") == 8
     assert "times the best error, median" in printed
+    for name in ("pylops", "skimage"):
+        assert (f"{name} is not installed" in printed) == (find_spec(name) is None)
+    assert printed.count("PyLops") == 2 * (find_spec("pylops") is not None)
 
 
 def test_blurs_keep_the_brightness():

@@ -12,9 +12,8 @@ import pytest
 
 import convmat
 from convmat.engines import ENGINES
-from tests.pages import SITE, WIDTHS, missing, too_wide
+from tests.site.pages import SITE, WIDTHS, missing, too_wide
 
-pytest_plugins = ["tests.browser"]
 SECTIONS = [
     "index",
     "start",

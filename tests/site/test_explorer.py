@@ -12,9 +12,8 @@ import pytest
 import scipy.sparse
 
 import convmat
-from tests.pages import SITE, WIDTHS, too_wide
+from tests.site.pages import SITE, WIDTHS, too_wide
 
-pytest_plugins = ["tests.browser"]
 PAGE = "explorer.html"
 MODES = ["zeros", "circular", "reflect", "symmetric", "replicate"]
 BOOK = "axes=2&size=3&kernel=2&padding=0,0&show=output-2"

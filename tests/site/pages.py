@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 GIVEN = os.environ.get("CONVMAT_SITE")
 SITE = Path(GIVEN or ROOT / "docs" / "_build" / "html")
 WIDTHS = [1280, 390]

@@ -1,4 +1,4 @@
-"""Fixtures of tests that look at the site in a browser: a module takes them by ``pytest_plugins = ["tests.browser"]``."""
+"""Fixtures of tests that look at the site in a browser."""
 
 import functools
 import http.server
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.pages import SITE, WIDTHS, missing
+from tests.site.pages import SITE, WIDTHS, missing
 
 
 @pytest.fixture(scope="module")
