@@ -181,7 +181,7 @@ WRONG = [
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(9), (3, 3), (16, 8))), {}, ValueError, "out must have memory.*got shape (3, 3) and strides (16, 8)"),
     (Convolution(K, (5, 5)).apply, (np.ones((5, 5)), np.lib.stride_tricks.as_strided(np.zeros(9), (3, 3), (24, 4))), {}, ValueError, "out must have memory.*strides (24, 4)"),
     (Convolution(K, (5, 5)).__matmul__, (np.ones((5, 5)),), {}, ValueError, "x must be a vector of 25 numbers.*got an array of shape (5, 5).*use A.apply(x), or A @ x.ravel()"),
-    (Convolution(K, (5, 5)), (np.ones((5, 5)),), {}, ValueError, "x must be a vector of 25 numbers.*use A.apply(x)"),
+    (Convolution(K, (5, 5)), (np.ones(25),), {}, ValueError, "x must have shape (..., 5, 5), got (25,)"),
     (Convolution(K, (5, 5)).dot, (np.ones((7, 5, 5)),), {}, ValueError, "got an array of shape (7, 5, 5); for arrays of shape (..., 5, 5) use A.apply(x)"),
     (Convolution(K, (5, 5)).matvec, (np.ones((5, 5)).tolist(),), {}, ValueError, "got an array of shape (5, 5).*use A.apply(x)"),
     (Convolution(K, (5, 5)).matmat, (np.ones((2, 2, 5, 5)),), {}, ValueError, "got an array of shape (2, 2, 5, 5).*use A.apply(x)"),

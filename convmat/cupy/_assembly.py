@@ -19,6 +19,7 @@ from convmat.geometry import (
     ConvolutionGeometry,
     IntPerAxis,
     Padding,
+    RowRange,
     Shape,
     cast_kernel,
     check_bool,
@@ -46,7 +47,7 @@ def convolution_matrix(
     flip: bool = False,
     format: str = "csr",
     dtype: npt.DTypeLike | None = None,
-    rows: Span | None = None,
+    rows: RowRange = None,
 ) -> Any:
     """Return the sparse matrix W of a convolution, built on the device.
 
@@ -66,7 +67,7 @@ def convolution_matrix(
         Sparse format of the result.
     dtype : dtype, optional
         Dtype of the result, a "same_kind" cast of the kernel's; that of the kernel by default.
-    rows : (int, int), optional
+    rows : (int, int) or slice, optional
         Build only rows ``start`` to ``stop`` of the matrix.
 
     Returns
@@ -127,7 +128,7 @@ def transposed_convolution_matrix(
     output_shape: Shape | None = None,
     format: str = "csr",
     dtype: npt.DTypeLike | None = None,
-    rows: Span | None = None,
+    rows: RowRange = None,
 ) -> Any:
     """Return the sparse matrix Wᵀ of a transposed convolution, written on the device in its own form.
 
@@ -195,18 +196,18 @@ def assemble_as(
     transposed: bool,
     flip: bool,
     format: str = "csr",
-    rows: Span | None = None,
+    rows: RowRange = None,
 ) -> Any:
     """Return `assemble`'s matrix in any format, after checking the options that all callers take from their users."""
     check_format(format, FORMATS, " on the device")
     check_bool("flip", flip)
-    rows = check_rows(rows, geometry.shape[int(transposed)])
+    span = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
-    if format == "csc" and rows is None:  # the other direction's CSR, read by columns
+    if format == "csc" and span is None:  # the other direction's CSR, read by columns
         other = assemble(geometry, kernel, not transposed)
         return _compressed("csc", (other.data, other.indices, other.indptr), other.shape[::-1])
-    return assemble(geometry, kernel, transposed, rows).asformat(format)
+    return assemble(geometry, kernel, transposed, span).asformat(format)
 
 
 def assemble(geometry: ConvolutionGeometry, kernel: Array, transposed: bool = False, rows: Span | None = None) -> Any:

@@ -11,7 +11,7 @@ from convmat.cupy._arrays import Array, as_array, as_kernel, check_inexact, chec
 from convmat.cupy._assembly import assemble_as
 from convmat.cupy._device import Device, available_memory, describe
 from convmat.cupy._engines import ENGINES
-from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, Shape, check_dtype
+from convmat.geometry import ConvolutionGeometry, IntPerAxis, Padding, RowRange, Shape, check_dtype
 from convmat.operators import Ledger, OperatorBase, Products
 
 _HOST = "the operator's own host side, .to('numpy')"
@@ -132,13 +132,15 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
         """
         return self._with_kernel(as_kernel(kernel, f"with_kernel of {_HOST}"))
 
-    def tosparse(self, format: str = "csr") -> Any:
-        """Return the matrix in a sparse format, built anew.
+    def tosparse(self, format: str = "csr", rows: RowRange = None) -> Any:
+        """Return the matrix, or a range of its rows, in a sparse format, built anew.
 
         Parameters
         ----------
         format : {"csr", "csc", "coo"}
             The format.
+        rows : (int, int) or slice, optional
+            Build only rows ``start`` to ``stop − 1``.
 
         Returns
         -------
@@ -150,7 +152,7 @@ class _ConvolutionOperator(OperatorBase, LinearOperator):  # type: ignore[misc]
         MemoryError
             If the matrix does not fit into what is free of the device's memory.
         """
-        return assemble_as(self.geometry, self.kernel, self._transposed, self._products.flip, format)
+        return assemble_as(self.geometry, self.kernel, self._transposed, self._products.flip, format, rows)
 
 
 class Convolution(_ConvolutionOperator):

@@ -19,7 +19,7 @@ from convmat.geometry._dtypes import (
 from convmat.geometry._equivalents import dual_kernel, merge_axes
 from convmat.geometry._geometry import ConvolutionGeometry
 from convmat.geometry._modes import MODES, PADDING_MODES, Border
-from convmat.geometry._options import IntPerAxis, Padding, Shape, integer, is_sequence
+from convmat.geometry._options import IntPerAxis, Padding, RowRange, Shape, integer, is_sequence
 from convmat.geometry._relation import IntArray, Relation, Strands
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "IntPerAxis",
     "Padding",
     "Relation",
+    "RowRange",
     "Run",
     "Shape",
     "Strands",

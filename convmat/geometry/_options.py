@@ -18,6 +18,7 @@ from convmat.geometry._modes import MODES
 IntPerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Shape = int | Sequence[int]
+RowRange = tuple[int, int] | slice | None  # which rows of a matrix
 
 _NO_NUMBERS = (str, bytes, bytearray, memoryview, range)  # sequences, but a range is written like (start, stop)
 _EXTENT = 2**62  # positions and their sums are int64

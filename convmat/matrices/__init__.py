@@ -8,6 +8,7 @@ from convmat.matrices._assembly import (
     convolution_matrix,
     transposed_convolution_matrix,
 )
+from convmat.matrices._blocks import matrix_blocks
 from convmat.matrices._gram import assemble_gram_as, gram_size
 from convmat.matrices._gram_convolution import gram_convolution
 from convmat.matrices._gram_rows import GramRows
@@ -22,5 +23,6 @@ __all__ = [
     "convolution_matrix",
     "gram_convolution",
     "gram_size",
+    "matrix_blocks",
     "transposed_convolution_matrix",
 ]

@@ -16,6 +16,7 @@ from convmat.geometry import (
     ConvolutionGeometry,
     IntPerAxis,
     Padding,
+    RowRange,
     Shape,
     as_kernel,
     cast_kernel,
@@ -43,7 +44,7 @@ def convolution_matrix(
     flip: bool = False,
     format: str = "csr",
     dtype: npt.DTypeLike | None = None,
-    rows: Span | None = None,
+    rows: RowRange = None,
     workers: int | None = None,
 ) -> Any:
     """Return the sparse matrix W of a convolution, so that ``(W @ x.ravel()).reshape(output_shape)`` is the convolution.
@@ -73,7 +74,7 @@ def convolution_matrix(
         Sparse format of the result.
     dtype : dtype, optional
         Dtype of the result, a "same_kind" cast of the kernel's dtype, which is the default.
-    rows : (int, int), optional
+    rows : (int, int) or slice, optional
         Build only rows ``start`` to ``stop − 1`` of the matrix.
     workers : int, optional
         Number of threads; None means the CPUs available to the process, negative numbers count back from all of them.
@@ -187,7 +188,7 @@ def transposed_convolution_matrix(
     output_shape: Shape | None = None,
     format: str = "csr",
     dtype: npt.DTypeLike | None = None,
-    rows: Span | None = None,
+    rows: RowRange = None,
     workers: int | None = None,
 ) -> Any:
     """Return the sparse matrix Wᵀ of a transposed convolution, written without building W first.
@@ -266,22 +267,22 @@ def assemble_as(
     transposed: bool,
     flip: bool,
     format: str = "csr",
-    rows: Span | None = None,
+    rows: RowRange = None,
     workers: int | None = None,
 ) -> Any:
     """Check the options that users give, and return the matrix in any format."""
     check_format(format, FORMATS)
     check_bool("flip", flip)
     count = count_workers(workers)
-    rows = check_rows(rows, geometry.shape[int(transposed)])
+    span = check_rows(rows, geometry.shape[int(transposed)])
     if flip:
         kernel = flip_spatial(kernel, len(geometry.axes))
-    if format == "csc" and rows is None:  # the other direction's CSR, read by columns
+    if format == "csc" and span is None:  # the other direction's CSR, read by columns
         other = quietly(assemble, geometry, kernel, not transposed, None, count, exact=True)
         result = sparse.csc_array((other.data, other.indices, other.indptr), shape=other.shape[::-1])
         result.has_canonical_format = True
         return result
-    matrix = quietly(assemble, geometry, kernel, transposed, rows, count, format, exact=True)
+    matrix = quietly(assemble, geometry, kernel, transposed, span, count, format, exact=True)
     return matrix.asformat(format)  # type: ignore[call-overload]
 
 
@@ -294,8 +295,13 @@ def check_rows(rows: object, size: int) -> Span | None:
     """Return a checked range of rows, or None."""
     if rows is None:
         return None
+    if isinstance(rows, slice):
+        start, stop, step = rows.indices(size)
+        if step != 1:
+            raise ValueError(f"rows must be a slice with the step 1, got {rows!r}")
+        return start, max(start, stop)
     if not is_sequence(rows) or len(rows) != 2:
-        raise TypeError(f"rows must be a pair (start, stop) of ints or None, got {rows!r}")
+        raise TypeError(f"rows must be a pair (start, stop) of ints, a slice or None, got {rows!r}")
     start, stop = (integer("each of rows", row) for row in rows)
     if not start <= stop <= size:
         raise ValueError(f"rows must satisfy 0 <= start <= stop <= {size}, got {rows!r}")

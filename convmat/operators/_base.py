@@ -14,7 +14,7 @@ import numpy.typing as npt
 from convmat._messages import choose
 from convmat._runtime import check_memory
 from convmat.engines import Explanation
-from convmat.geometry import ConvolutionGeometry, as_dtype, integer
+from convmat.geometry import ConvolutionGeometry, RowRange, as_dtype, integer
 from convmat.operators._products import Array, Products
 
 _MOST = 2**63 - 1  # along an axis of an array
@@ -226,13 +226,26 @@ class OperatorBase(ABC):
         products = kind._products_type(own.geometry, kernel, own.flip, engine, local=own.local)
         return kind._of(products, self._conjugated)
 
-    @abstractmethod
-    def tosparse(self, format: str = "csr") -> Any:
-        """Return the matrix in a sparse format, built anew."""
+    @property
+    def nnz(self) -> int:
+        """The number of nonzeros of the matrix, which is not built for it."""
+        return self.geometry.nnz
 
-    def tocsr(self) -> Any:
-        """Return the matrix as a CSR array, built anew."""
-        return self.tosparse("csr")
+    def __call__(self, x: Any) -> Array:
+        """Apply the operator to arrays in their own shape, as `apply` does."""
+        return self.apply(x)
+
+    @abstractmethod
+    def apply(self, x: Any, out: Any = None) -> Array:
+        """Apply the operator to arrays in their own shape."""
+
+    @abstractmethod
+    def tosparse(self, format: str = "csr", rows: RowRange = None) -> Any:
+        """Return the matrix, or a range of its rows, in a sparse format, built anew."""
+
+    def tocsr(self, rows: RowRange = None) -> Any:
+        """Return the matrix, or a range of its rows, as a CSR array, built anew."""
+        return self.tosparse("csr", rows)
 
     def toarray(self) -> Array:
         """Return the matrix as a dense array.

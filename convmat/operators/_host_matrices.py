@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from convmat.geometry import Array, ConvolutionGeometry, flip_spatial
-from convmat.matrices import assemble_as, assemble_gram_as, gram_convolution
+from convmat.geometry import Array, ConvolutionGeometry, RowRange, flip_spatial
+from convmat.matrices import assemble_as, assemble_gram_as, gram_convolution, matrix_blocks
 from convmat.operators._base import OperatorBase
 
 
@@ -18,13 +19,15 @@ class HostMatrices(OperatorBase):
         kernel: Array = self._products.kernel
         return kernel.conj() if self._conjugated else kernel
 
-    def tosparse(self, format: str = "csr") -> Any:
-        """Return the matrix as a new sparse array.
+    def tosparse(self, format: str = "csr", rows: RowRange = None) -> Any:
+        """Return the matrix, or a range of its rows, as a new sparse array.
 
         Parameters
         ----------
         format : {"csr", "csc", "coo", "bsr", "dia", "dok", "lil"}
             The format.
+        rows : (int, int) or slice, optional
+            Build only rows ``start`` to ``stop − 1``.
 
         Returns
         -------
@@ -35,12 +38,55 @@ class HostMatrices(OperatorBase):
         ------
         MemoryError
             If the matrix, or its conversion to `format`, does not fit into the available memory.
+        TypeError
+            If `rows` is no range.
         ValueError
-            If a sum of merged taps does not fit the integer dtype.
+            If there are no such rows, or a sum of merged taps does not fit the integer dtype.
+
+        Examples
+        --------
+        >>> from convmat import Convolution
+        >>> Convolution([1, 2], 4).tosparse(rows=slice(1, 3)).toarray()
+        array([[0, 1, 2, 0],
+               [0, 0, 1, 2]])
         """
         products = self._products
         workers = products.machine.workers
-        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, None, workers)
+        return assemble_as(self.geometry, self.kernel, self._transposed, products.flip, format, rows, workers)
+
+    def blocks(self, max_bytes: int = 1 << 28) -> Iterator[tuple[slice, Any]]:
+        """Return an iterator over the matrix in blocks of rows, each built when it is asked for.
+
+        Parameters
+        ----------
+        max_bytes : int
+            The most bytes of a block; a single row may be larger.
+
+        Returns
+        -------
+        iterator of (slice, csr_array)
+            The rows, and their part of the matrix.
+
+        Raises
+        ------
+        TypeError
+            If `max_bytes` is no int.
+        ValueError
+            If `max_bytes` is less than 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convmat import Convolution
+        >>> A, x = Convolution([1, 2], 6), np.arange(6)
+        >>> y = np.empty(5, int)
+        >>> for rows, block in A.blocks(max_bytes=60):
+        ...     y[rows] = block @ x
+        >>> bool((y == A @ x).all())
+        True
+        """
+        workers = self._products.machine.workers
+        return matrix_blocks(self.geometry, correlation_kernel(self), self._transposed, max_bytes, workers)
 
     def gram(self, format: str = "csr") -> Any:
         """Return the Gram matrix AᴴA as a new sparse array, written directly without A.
