@@ -189,6 +189,8 @@ def _bounds(part: Part, rtol: float, method: str, callback: Callback | None, pro
 def _by_cholesky(part: Part, lower: float, goal: float, proven: float) -> float:
     """Return a bound that a few factorisations prove: the goal, or less and less of it; `proven` is a bound already."""
     excess = goal / lower - 1
+    if lower <= UNIT * proven:  # W may be zero: what is so much smaller than its taps cannot be proven
+        lower, excess = UNIT * proven, 1.0
     while lower * (1 + excess) < proven:
         if gram_proves(part, lower * (1 + excess)):
             return up(lower * (1 + excess))

@@ -50,6 +50,19 @@ def test_no_certificate_is_given_below_the_norm(A, distance):
     assert spectra.norm_bounds(A).upper >= norm - EXACT * scale(A)
 
 
+@pytest.mark.parametrize("method", ["auto", "cholesky", "torus", "schur"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_taps_that_cancel(method, dtype):
+    """W is zero, or nearly, though its kernel is not: on one position of a circle, all taps are one."""
+    for last in (-3.0, -3.0 + 2.0**-20, -3.0 + 2.0**-50):
+        for stride in (1, 2):
+            kernel = np.array([1.0, 2.0, last], dtype)
+            A = Convolution(kernel, 1, stride=stride, padding=((1, 1),), padding_mode="circular")
+            lower, upper, _ = spectra.norm_bounds(A, method=method)
+            assert lower <= abs(kernel.astype(complex).sum()) <= upper <= 8
+            check(A, spectra.norm_bounds(A, method=method))
+
+
 @given(operators(), st.integers(0, 100))
 def test_every_vector_gives_a_lower_bound(A, seed):
     rng = np.random.default_rng(seed)
