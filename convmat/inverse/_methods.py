@@ -43,9 +43,8 @@ _CIRCLE = 12.0  # flops for each point of a circle and power of two in its size:
 _SCHWARZ = 12.0  # times fewer iterations, measured with smooth and with sharp blurs (`python -m benchmarks.inverse`)
 _TRIED = 10  # values of λ that are tried where it is chosen
 _PRODUCTS = {"none": 1, "transform": 1, "schwarz": 2}  # with the matrix, in an iteration
-_TYPICAL = (
-    5e-5  # λ, relative to the largest eigenvalue of AᴴA, where it is not known yet: some that are tried are small
-)
+# λ, relative to the largest eigenvalue of AᴴA, where it is not known yet: some that are tried are small.
+_TYPICAL = 5e-5
 
 
 @dataclass(frozen=True)

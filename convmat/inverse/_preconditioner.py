@@ -130,8 +130,8 @@ def _mirrored(gram: Array, sizes: Sequence[int]) -> Array:
 def mirrored_spread(system: System, weight: float) -> float:
     """Return how unlike AᴴA + λΣLᵢᴴLᵢ is for frequencies that a mirrored border takes for one: 1 if alike.
 
-    That is the largest eigenvalue of one's matrix relative to that of another. Small circles show it, as the matrices are
-    polynomials whose degrees are those of the kernel.
+    That is the largest eigenvalue of one's matrix relative to that of another, about: small circles have fewer frequencies,
+    between which the matrices change little, as they are polynomials whose degrees are those of the kernel.
     """
     circles = [Torus.of(axis, 2 * min(axis.size, 8 + 2 * axis.reach)) for axis in system.part.axes]
     circulant = Circulant.of(system.part, circles, system.adjoint)

@@ -21,6 +21,7 @@ from convmat.operators import correlation_kernel
 # Flops that a factorisation may take, and seconds that the values of the rows may: about a second each.
 _MOST, _LONGEST = 2e10, 1.0
 _FACTOR = 3e10  # flops a second of a factorisation; a round number, as are those below
+_ENTRY = 48  # bytes of a value with its row and column, listed and joined
 _FILL, _SUM = 3e7, 3e8  # values of a band that are placed in a second, and products of taps that are summed
 
 
@@ -64,7 +65,8 @@ class Band(NamedTuple):
 
     def is_affordable(self) -> bool:
         """Tell whether it takes some seconds at most, and fits into memory."""
-        return self.flops <= _MOST and self.filling <= _LONGEST and 3 * self.nbytes <= available_memory()
+        nbytes = 3 * self.nbytes + _ENTRY * self.values
+        return self.flops <= _MOST and self.filling <= _LONGEST and nbytes <= available_memory()
 
     def __str__(self) -> str:
         return f"{scaled(self.flops)} operations, {scaled(self.nbytes, 'B')} and {scaled(self.seconds, 's')}"

@@ -8,6 +8,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from convmat import Convolution, inverse
 from convmat.geometry import PADDING_MODES
 from convmat.inverse._penalties import WORDS, Borders, penalty_terms
+from convmat.inverse._preconditioner import mirrored_spread
 from convmat.inverse._strips import Strip
 from convmat.inverse._system import System
 from tests.cases import cases
@@ -122,6 +123,22 @@ def test_conjugate_gradients_take_fewer_iterations(mode, word):
         assert counts["transform"] <= counts["none"] / 2, counts
     if mode == "circular":
         assert counts["transform"] == 1
+
+
+def test_what_a_mirror_takes_for_one():
+    """The largest ratio of two frequencies' values of AᴴA + λ that differ in signs alone."""
+    kernel, weight = RNG.standard_normal((4, 3)), 0.3
+    A = Convolution(kernel, (100, 90), padding=((2, 1), (1, 1)), padding_mode="symmetric")
+    system = System.of(A, "identity")
+    angles = np.exp(-1j * np.outer(np.linspace(0, np.pi, 150), np.arange(4)))
+    along = np.exp(-1j * np.outer(np.linspace(0, np.pi, 150), np.arange(3)))
+    scaled = kernel / system.scale
+    both = [abs(rows @ scaled @ along.T) ** 2 + weight for rows in (angles, angles.conj())]
+    expected = max((both[0] / both[1]).max(), (both[1] / both[0]).max())
+    assert expected > 1.5
+    assert 0.8 * expected <= mirrored_spread(system, weight) <= 1.001 * expected  # fewer frequencies
+    even = System.of(A.with_kernel(np.outer([1.0, 2, 2, 1], [3.0, 1, 3])), "gradient")
+    assert mirrored_spread(even, weight) == pytest.approx(1)
 
 
 def test_for_any_solver():
