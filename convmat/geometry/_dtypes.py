@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import frexp, prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from convmat._runtime import quietly
 Array = npt.NDArray[Any]
 
 _BOOLS = (bool, np.bool_)
+_LEAST_EXPONENT = -1022  # of a double whose reciprocal is finite
 _MOST = 2**63 - 1  # of int64
 _NAMES = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -100,6 +101,21 @@ def as_dtype(dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], 
 def index_dtype(*counts: int) -> np.dtype[Any]:
     """Return the dtype of a sparse matrix' indices: int32 while all counts fit, else int64."""
     return np.dtype(get_index_dtype(maxval=min(max(counts), _MOST)))
+
+
+def binary_scale(values: Array) -> float:
+    """Return the power of two at or below the largest part of finite values, or 1 where all are zero.
+
+    Divided by it they are about 1, without rounding, so that their squares neither overflow nor vanish.
+    """
+    peak = float(max(abs(values.real).max(initial=0.0), abs(values.imag).max(initial=0.0)))
+    return 2.0 ** max(frexp(peak)[1] - 1, _LEAST_EXPONENT) if peak else 1.0
+
+
+def csr_nbytes(rows: int, columns: int, nnz: int, itemsize: int) -> int:
+    """Return the bytes of a matrix in CSR form: nonzeros of so many bytes, indices and row pointers."""
+    index = index_dtype(nnz, rows, columns).itemsize
+    return nnz * (itemsize + index) + (rows + 1) * index
 
 
 def cast_kernel(kernel: Array, dtype: npt.DTypeLike | None, check: Callable[[str, np.dtype[Any]], None]) -> Array:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from convmat._runtime import lazy
 from convmat.geometry._axis import Axis
-from convmat.geometry._dtypes import as_dtype, index_dtype
+from convmat.geometry._dtypes import as_dtype, csr_nbytes, index_dtype
 from convmat.geometry._options import IntPerAxis, Options, Padding, Shape
 
 __all__ = ["ConvolutionGeometry", "IntPerAxis", "Padding", "Shape"]
@@ -252,8 +252,7 @@ class ConvolutionGeometry:
 
     def matrix_nbytes(self, dtype: npt.DTypeLike) -> int:
         """Return the bytes of W in CSR form: data of the given dtype, indices and row pointers."""
-        index = self.index_dtype.itemsize
-        return self.nnz * (as_dtype(dtype).itemsize + index) + (self.shape[0] + 1) * index
+        return csr_nbytes(*self.shape, self.nnz, as_dtype(dtype).itemsize)
 
     @lazy
     def padded(self) -> ConvolutionGeometry:

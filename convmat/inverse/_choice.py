@@ -36,7 +36,7 @@ def by_discrepancy(curve: Curve, noise_norm: float, norm: float, lowest: float, 
     """Return the λ for which ‖A·x − y‖ is `noise_norm` (Morozov 1966); `norm` is that of y."""
     if noise_norm >= norm:
         return Choice(
-            np.inf, f"noise_norm={noise_norm:.3g} is not less than the norm of y, {norm:.3g}: all of y may be noise"
+            np.inf, f"noise_norm is {noise_norm / norm:.3g} times the norm of y, and not less: all of y may be noise"
         )
 
     def excess(exponent: float) -> float:
@@ -45,14 +45,13 @@ def by_discrepancy(curve: Curve, noise_norm: float, norm: float, lowest: float, 
     # From above: where the noise is, the problem is well conditioned, and below it may be slow to solve.
     high, least = np.log10(highest), np.log10(lowest)
     left = excess(high)
-    if left < 0:
-        return Choice(highest, f"the residual is below noise_norm={noise_norm:.3g} for any λ")
+    if left <= 0:
+        return Choice(highest, "the residual is at most noise_norm for any λ")
     while left > 0:
         if high <= least:
             return Choice(
                 lowest,
-                f"noise_norm={noise_norm:.3g} is less than the residual for the least λ that was tried, "
-                f"{left + noise_norm:.3g}",
+                f"noise_norm is {noise_norm / (left + noise_norm):.3g} times the residual for the least λ that was tried",
             )
         low = max(high - 1.0, least)
         left = excess(low)

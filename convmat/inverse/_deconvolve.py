@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator
 
 from convmat._messages import choose
-from convmat.geometry import Array, check_bool, integer
+from convmat.geometry import Array, binary_scale, check_bool, integer
 from convmat.inverse._arguments import finite_array, non_negative
 from convmat.inverse._choice import WORDS, Choice, by_cross_validation, by_discrepancy
 from convmat.inverse._methods import METHODS, PRECONDITIONERS, Planner, given_solver
@@ -255,6 +255,11 @@ class _Result:
     converged: bool
     reason: str
 
+    def times(self, unit: float) -> _Result:
+        """Return the solution for data that are so many times larger."""
+        norms = self.residual_norm * unit, self.penalty_norm * unit
+        return replace(self, x=self.x * unit, residual_norm=norms[0], penalty_norm=norms[1])
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -272,7 +277,14 @@ class _Job:
     watch: Watch
 
     def solve(self, y: Array) -> _Result:
-        """Return the solution for data (C, *sizes)."""
+        """Return the solution for data (C, *sizes), which are solved for as if they were about 1."""
+        unit = binary_scale(y)
+        if self.start is not None:
+            unit = max(unit, binary_scale(self.start))
+        start = None if self.start is None else self.start / unit
+        return replace(self, noise_norm=self.noise_norm / unit, start=start)._solve(y / unit).times(unit)
+
+    def _solve(self, y: Array) -> _Result:
         flat = y.ravel().astype(self.system.dtype)
         choice = Choice(self.weight) if self.weight is not None else self._choose(y)
         right = self.system.A.H @ flat

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from convmat._runtime import check_memory
-from convmat.geometry import Array
+from convmat.geometry import Array, binary_scale
 from convmat.inverse._arguments import finite_array, non_negative
 from convmat.inverse._system import Operator
 from convmat.spectra import part_of
@@ -104,6 +104,8 @@ def estimate_kernel(A: Operator, x: Any, y: Any, *, regularization: float = 0.0)
     if outputs.shape != (*batch, *A.output_shape):
         raise ValueError(f"y must have shape {(*batch, *A.output_shape)}, as x has {inputs.shape}, got {outputs.shape}")
     dtype = np.result_type(A.dtype, inputs, outputs)
+    unit, gain = binary_scale(inputs), binary_scale(outputs)
+    inputs, outputs, weight = inputs / unit, outputs / gain, weight / unit / unit
     size = A.kernel.size
     check_memory(
         lambda: f"the covariance of {size} numbers of a kernel takes",
@@ -125,10 +127,10 @@ def estimate_kernel(A: Operator, x: Any, y: Any, *, regularization: float = 0.0)
     free = np.linalg.norm(vectors[:, ~known], axis=1) > _FREE
     real = np.result_type(A.dtype, np.asarray(x).dtype, np.asarray(y).dtype, np.float32)
     return KernelEstimate(
-        flat_kernel.reshape(A.kernel.shape).astype(real),
-        residual,
+        (flat_kernel * (gain / unit)).reshape(A.kernel.shape).astype(real),
+        residual * gain,
         int(known.sum()),
-        variance * (spread @ spread.conj().T),
+        variance * (spread @ spread.conj().T) * (gain / unit) * (gain / unit),
         ~free.reshape(A.kernel.shape),
-        np.sqrt(values),
+        np.sqrt(values) * unit,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convmat._runtime import track
-from convmat.geometry import Array, integer
+from convmat.geometry import Array, binary_scale, integer
 from convmat.inverse._arguments import finite_array, non_negative
 from convmat.inverse._deconvolve import Deconvolution
 from convmat.inverse._solvers import Callback
@@ -84,13 +84,15 @@ def richardson_lucy(
     """
     start = perf_counter()
     count, level = integer("iterations", iterations, 1), non_negative("background", background)
-    part_of(A)
+    scale = part_of(A).scale
     data = finite_array("y", y, A.output_shape)
     _check_counts(A.kernel, data)
-    own = A.with_kernel(np.asarray(A.kernel, np.float64))
+    unit = binary_scale(data)
+    data, level = data / unit, level / unit
+    own = A.with_kernel(np.asarray(A.kernel, np.float64) / scale)
     adjoint: Operator = own.T  # type: ignore[assignment]
     reached = adjoint.apply(np.ones(A.output_shape))
-    x = _begin(A, data, x0, float(reached.sum()))
+    x = _begin(A, data, x0, scale / unit, float(reached.sum()))
     norm = float(np.linalg.norm(data))
     for number in track(range(1, count + 1), "Richardson–Lucy", progress):
         expected = own.apply(x) + level
@@ -99,10 +101,10 @@ def richardson_lucy(
             callback(number, float(np.linalg.norm(expected - data)) / norm if norm else 0.0)
     axes = tuple(range(-len(A.output_shape), 0))
     return Deconvolution(
-        x.astype(np.result_type(A.dtype, np.asarray(y).dtype, np.float32)),
+        (x / scale * unit).astype(np.result_type(A.dtype, np.asarray(y).dtype, np.float32)),
         0.0,
-        np.sqrt(((own.apply(x) + level - data) ** 2).sum(axis=axes)),
-        np.sqrt((x**2).sum(axis=tuple(range(-len(A.input_shape), 0)))),
+        np.sqrt(((own.apply(x) + level - data) ** 2).sum(axis=axes)) * unit,
+        np.sqrt((x**2).sum(axis=tuple(range(-len(A.input_shape), 0)))) / scale * unit,
         count,
         True,
         f"{count} iterations were made, as asked for",
@@ -119,8 +121,8 @@ def _check_counts(kernel: Array, data: Array) -> None:
             raise ValueError(f"{name} must be negative nowhere, got {least:.3g}")
 
 
-def _begin(A: Operator, data: Array, x0: Any, reached: float) -> Array:
-    """Return where the iteration begins, for each batch item."""
+def _begin(A: Operator, data: Array, x0: Any, factor: float, reached: float) -> Array:
+    """Return where the iteration begins, for each batch item; `factor` is what x0 is multiplied by."""
     batch = data.shape[: data.ndim - len(A.output_shape)]
     if x0 is None:
         first = data.sum(axis=tuple(range(-len(A.output_shape), 0))) / (reached or 1.0)
@@ -129,6 +131,7 @@ def _begin(A: Operator, data: Array, x0: Any, reached: float) -> Array:
         first = finite_array("x0", x0, A.input_shape, has_batch=False)
         if np.iscomplexobj(first) or first.min(initial=0) < 0:
             raise ValueError(f"x0 must be real and negative nowhere, got {first.min():.3g}")
+        first = first * factor
     return np.broadcast_to(first, (*batch, *A.input_shape)).copy()
 
 

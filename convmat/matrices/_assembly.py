@@ -22,6 +22,7 @@ from convmat.geometry import (
     cast_kernel,
     check_bool,
     check_dtype,
+    csr_nbytes,
     flip_spatial,
     index_dtype,
     integer,
@@ -353,7 +354,7 @@ def assemble(
     shape = (last - first, matrix.shape[1])
     nnz = matrix.count(first, last)
     index = index_dtype(nnz, *shape)
-    nbytes = nnz * (kernel.itemsize + index.itemsize) + (shape[0] + 1) * index.itemsize
+    nbytes = csr_nbytes(*shape, nnz, kernel.itemsize)
     nbytes += conversion_nbytes(
         format, shape, nnz, kernel.itemsize, index.itemsize, lambda: matrix.count_diagonals(first, last)
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from convmat._runtime import count_workers, quietly
-from convmat.geometry import Array, ConvolutionGeometry, index_dtype, integer
+from convmat.geometry import Array, ConvolutionGeometry, csr_nbytes, integer
 from convmat.matrices._assembly import assemble
 from convmat.matrices._pattern import Span
 from convmat.matrices._writer import MatrixRows
@@ -30,9 +30,7 @@ def split_rows(geometry: ConvolutionGeometry, kernel: Array, transposed: bool, m
     rows, columns = matrix.shape
 
     def fits(start: int, stop: int) -> bool:
-        nnz = matrix.count(start, stop)
-        index = index_dtype(nnz, stop - start, columns).itemsize
-        return nnz * (kernel.itemsize + index) + (stop - start + 1) * index <= max_bytes
+        return csr_nbytes(stop - start, columns, matrix.count(start, stop), kernel.itemsize) <= max_bytes
 
     start = 0
     while start < rows:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from convmat._runtime import call_single_threaded, check_memory, quietly, run_blocks
-from convmat.geometry import Array, ConvolutionGeometry, IntArray, index_dtype
+from convmat.geometry import Array, ConvolutionGeometry, IntArray, csr_nbytes, index_dtype
 from convmat.matrices._assembly import check_format
 from convmat.matrices._formats import FORMATS, conversion_nbytes
 from convmat.matrices._gram_axis import GramAxis, RowClass, contract
@@ -34,17 +34,19 @@ class GramSize(NamedTuple):
     ----------
     rows, nnz : int
         Number of rows, which is that of columns, and of nonzeros.
-    index_dtype : dtype
-        That of the indices.
     """
 
     rows: int
     nnz: int
-    index_dtype: np.dtype[Any]
+
+    @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """That of the indices."""
+        return index_dtype(self.nnz, self.rows)
 
     def nbytes(self, itemsize: int) -> int:
         """Return the bytes of the matrix in CSR form."""
-        return self.nnz * (itemsize + self.index_dtype.itemsize) + (self.rows + 1) * self.index_dtype.itemsize
+        return csr_nbytes(self.rows, self.rows, self.nnz, itemsize)
 
 
 def gram_size(geometry: ConvolutionGeometry, transposed: bool) -> GramSize:
@@ -56,7 +58,7 @@ def _size(geometry: ConvolutionGeometry, transposed: bool, axes: list[GramAxis])
     channels = geometry.out_channels if transposed else geometry.in_channels
     rows = geometry.shape[0 if transposed else 1]
     nnz = channels * (channels // geometry.groups) * prod(int(axis.counts.sum()) for axis in axes)
-    return GramSize(rows, nnz, index_dtype(nnz, rows, rows))
+    return GramSize(rows, nnz)
 
 
 def assemble_gram_as(geometry: ConvolutionGeometry, kernel: Array, transposed: bool, format: str, workers: int) -> Any:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from convmat._messages import choose
 from convmat._runtime import check_memory
 from convmat.engines import Explanation
-from convmat.geometry import ConvolutionGeometry, RowRange, as_dtype, integer
+from convmat.geometry import ConvolutionGeometry, RowRange, as_dtype, csr_nbytes, integer
 from convmat.operators._products import Array, Products
 
 _MOST = 2**63 - 1  # along an axis of an array
@@ -256,9 +256,8 @@ class OperatorBase(ABC):
             If that does not fit into memory.
         """
         products, rows, columns = self._products, prod(self._output_shape), prod(self._input_shape)
-        index = self.geometry.index_dtype.itemsize
         nbytes = rows * columns * self.dtype.itemsize
-        nbytes += self.geometry.nnz * (self.dtype.itemsize + index) + (rows + 1) * index
+        nbytes += csr_nbytes(rows, columns, self.geometry.nnz, self.dtype.itemsize)
         check_memory(
             lambda: f"the dense {rows} × {columns} matrix, with the sparse one that fills it, takes",
             nbytes,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import frexp, prod
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 
 from convmat._runtime import call_single_threaded
-from convmat.geometry import MODES, Array, Axis, Border
+from convmat.geometry import MODES, Array, Axis, Border, binary_scale
 from convmat.operators import Convolution, TransposedConvolution, correlation_kernel
 
 Operator = Convolution | TransposedConvolution
@@ -139,8 +139,7 @@ def part_of(A: Operator) -> Part:
     groups = geometry.groups
     shape = groups, geometry.out_channels // groups, geometry.in_channels // groups, *geometry.spatial_kernel
     wide = kernel.astype(np.result_type(kernel.dtype, np.float64))
-    peak = float(max(abs(wide.real).max(initial=0.0), abs(wide.imag).max(initial=0.0)))
-    scale = 2.0 ** (frexp(peak)[1] - 1) if peak else 1.0
+    scale = binary_scale(wide)
     return Part(wide.reshape(shape) / scale, geometry.axes, scale)
 
 

@@ -168,20 +168,6 @@ def test_any_operator_is_a_penalty():
     assert chosen.residual_norm == pytest.approx(1.0, rel=0.05)
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e30, 1e150])
-def test_kernels_of_any_size(scale):
-    """λ is in units of the kernel's square: neither overflows."""
-    kernel = np.array([1.0, 2, 3, 0.5])
-    weight = 0.1 * scale * scale
-    if weight == 0:
-        weight = 0.0
-    A = Convolution(kernel * scale, 20, padding="same", padding_mode="reflect")
-    y = np.cos(np.arange(20.0))
-    found = inverse.deconvolve(A, y, regularization=weight)
-    unit = inverse.deconvolve(A.with_kernel(kernel), y, regularization=0.1 if weight else 0.0)
-    np.testing.assert_allclose(found.x * scale, unit.x, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize(
     ("size", "options"),
@@ -237,10 +223,10 @@ def test_what_cannot_be_told_is_said():
         noisy = inverse.deconvolve(other, data, regularization="discrepancy", noise_norm=100.0)
         assert not noisy.x.any()
         assert noisy.regularization == np.inf
-        assert "noise_norm=100 is not less than the norm of y" in noisy.reason
+        assert "times the norm of y, and not less" in noisy.reason
     tall = Convolution(RNG.standard_normal(5), 20, padding="full")
     found = inverse.deconvolve(tall, RNG.standard_normal(24), regularization="discrepancy", noise_norm=1e-9)
-    assert "is less than the residual for the least λ that was tried" in found.reason
+    assert "times the residual for the least λ that was tried" in found.reason
     for word in (0.1, "gcv", "discrepancy"):
         options = {"noise_norm": 0.1} if word == "discrepancy" else {}
         nothing = inverse.deconvolve(A.with_kernel(np.zeros(3)), y, regularization=word, **options)
