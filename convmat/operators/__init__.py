@@ -1,5 +1,6 @@
 """W and Wᵀ as linear operators."""
 
+from convmat.operators._array_operator import ArrayOperator
 from convmat.operators._base import OperatorBase
 from convmat.operators._choices import Ledger
 from convmat.operators._host_matrices import correlation_kernel
@@ -9,6 +10,7 @@ from convmat.operators._products import Products
 from convmat.operators._warm_up import warm_up
 
 __all__ = [
+    "ArrayOperator",
     "Convolution",
     "KernelGradient",
     "KernelOperator",

@@ -1,0 +1,7 @@
+"""Networks of PyTorch and ONNX as matrices: one sparse affine map, as a whole or near a point."""
+
+from convmat.networks._affine import AffineExplanation, AffineMap, NetworkMatrix
+from convmat.networks._network import Network
+from convmat.networks._stages import Stage
+
+__all__ = ["AffineExplanation", "AffineMap", "Network", "NetworkMatrix", "Stage"]

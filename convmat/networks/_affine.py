@@ -1,0 +1,362 @@
+"""One affine map out of many: products without a matrix, the matrix by sparse products, and what these cost before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from convmat._messages import scaled
+from convmat._runtime import check_memory
+from convmat.geometry import Array, IntArray, RowRange, csr_nbytes
+from convmat.networks._maps import Diagonal, LinearMap, Shape, csr, row_range
+from convmat.networks._patterns import Pattern, diagonal_pattern
+from convmat.networks._stages import Stage, Value
+from convmat.networks._windows import Windows, sum_of
+
+_BLOCK = 1 << 24  # bytes of the largest product that a block of rows has on its way
+
+
+class ProductCost(NamedTuple):
+    """A product of what comes after a value with the stage that returns it.
+
+    Attributes
+    ----------
+    stage : str
+        The stage whose matrix is multiplied.
+    op : str
+        What it does.
+    nonzeros : int
+        Those of the product: the derivative of the output for the stage's inputs.
+    nbytes : int
+        Its bytes in CSR form.
+    is_exact : bool
+        Whether there are not fewer nonzeros.
+    """
+
+    stage: str
+    op: str
+    nonzeros: int
+    nbytes: int
+    is_exact: bool
+
+
+@dataclass(frozen=True)
+class AffineExplanation:
+    """What the matrix of an affine map takes, and each product on the way, which is made for blocks of rows.
+
+    Attributes
+    ----------
+    products : tuple of ProductCost
+        One for each stage, from the last one to the first.
+    nonzeros, nbytes : int
+        Those of the whole matrix.
+    is_exact : bool
+        Whether there are not fewer.
+    """
+
+    products: tuple[ProductCost, ...]
+    nonzeros: int
+    nbytes: int
+    is_exact: bool
+
+    def __str__(self) -> str:
+        about = "" if self.is_exact else "at most "
+        lines = [f"{'stage':32} {'op':20} {'nonzeros':>12} {'bytes':>10}"]
+        for row in self.products:
+            bound = "" if row.is_exact else "≤ "
+            lines.append(
+                f"{row.stage[-32:]:32} {row.op[:20]:20} {bound + scaled(row.nonzeros):>12} {scaled(row.nbytes, 'B'):>10}"
+            )
+        return "\n".join([*lines, f"the matrix has {about}{self.nonzeros:,} nonzeros in {scaled(self.nbytes, 'B')}"])
+
+    __repr__ = __str__
+
+
+class NetworkMatrix(LinearMap):
+    """The product of the matrices of affine stages, branches added, applied one after the other.
+
+    Parameters
+    ----------
+    stages : tuple of Stage
+        The stages, all affine.
+    source, target : Value
+        What goes in and what comes out.
+    dtype : dtype
+        That of the stages.
+    """
+
+    def __init__(
+        self, stages: tuple[Stage, ...], source: Value, target: Value, dtype: Any, shapes: tuple[Shape, Shape]
+    ) -> None:
+        self._source, self._target = source, target
+        self._stages = _needed(stages, target)
+        self._set(dtype, *shapes)
+
+    def _forward(self, x: Array) -> Array:
+        values: dict[int, Any] = {0: x.reshape(-1, *self._source.shape)}
+        last = {value.number: number for number, stage in self._stages for value in stage.inputs}
+        for number, stage in self._stages:
+            values[number] = sum(
+                each.apply(values[value.number]) for each, value in zip(stage.maps, stage.inputs, strict=True)
+            )
+            for value in stage.inputs:
+                if last[value.number] == number and value.number != self._target.number:
+                    values.pop(value.number, None)
+        result: Array = values[self._target.number]
+        return result
+
+    def _backward(self, y: Array) -> Array:
+        values: dict[int, Any] = {self._target.number: y.reshape(-1, *self._target.shape)}
+        for number, stage in reversed(self._stages):
+            whole = values.pop(number)
+            for each, value in zip(stage.maps, stage.inputs, strict=True):
+                values[value.number] = values.get(value.number, 0) + each.apply_adjoint(whole)
+        result = values.get(0, 0)
+        return np.broadcast_to(result, (len(y), *self._source.shape)) if np.ndim(result) == 0 else result
+
+    def take(self, rows: IntArray) -> sparse.csr_array:
+        """Return rows of the matrix: what is needed of each stage is what the rows read, and no more."""
+        start: Any = Windows.of_rows(self._target.shape, rows, self.dtype)
+        if start is None:
+            ones = np.ones(len(rows), self.dtype)
+            start = csr(np.ones(len(rows), np.int64), rows, ones, prod(self._target.shape)), None
+        # For each value, what is to be added: windows, or two factors, what comes after it and rows of the stage's matrix.
+        pending: dict[int, list[Any]] = {self._target.number: [start]}
+        for number, stage in reversed(self._stages):
+            whole = _added(pending.pop(number))
+            for each, value in zip(stage.maps, stage.inputs, strict=True):
+                pending.setdefault(value.number, []).append(_factors(whole, each))
+        if 0 not in pending:
+            return sparse.csr_array((len(rows), self.shape[1]), dtype=self.dtype)
+        result = _added(pending[0])
+        return result.tocsr() if isinstance(result, Windows) else result
+
+    def tocsr(self, rows: RowRange = None) -> sparse.csr_array:
+        """Return the matrix, or a range of its rows, as a new canonical CSR array.
+
+        Parameters
+        ----------
+        rows : (int, int) or slice, optional
+            Only these rows: of each stage only what they read is built.
+
+        Returns
+        -------
+        csr_array
+            Entries that cancel stay: which there are depends on the stages alone.
+
+        Raises
+        ------
+        MemoryError
+            If it does not fit into the available memory; nothing has been built then.
+        """
+        first, last = row_range(rows, self.shape[0])
+        counts = self.pattern.row_counts[first:last]
+        nnz = int(counts.sum())
+        check_memory(
+            lambda: f"the {last - first} × {self.shape[1]} matrix has up to {nnz} nonzeros and needs",
+            csr_nbytes(last - first, self.shape[1], nnz, self.dtype.itemsize) * (1 if self.pattern.is_exact else 2),
+            "apply it without storing it, or build a range of its rows with rows=",
+        )
+        cuts = self._blocks(first, last)
+        blocks = (self.take(np.arange(start, stop)) for start, stop in pairwise(cuts))
+        if not self.pattern.is_exact:
+            return _stacked(list(blocks), self.shape[1], self.dtype)
+        return _filled(blocks, counts, self.shape[1], self.dtype)
+
+    def _blocks(self, first: int, last: int) -> list[int]:
+        """Return where rows are cut, so that what is on the way stays small."""
+        widest = max((cost.nonzeros for cost in self.products()), default=1) / max(1, self.shape[0])
+        size = max(1, int(_BLOCK / (self.dtype.itemsize + 8) / max(widest, 1.0)))
+        return [*range(first, last, size), last]
+
+    @cached_property
+    def _patterns(self) -> tuple[dict[int, Pattern], Pattern]:
+        """For each stage, that of the derivative of the output for its first input; and that of the whole."""
+        found: dict[int, Pattern] = {self._target.number: diagonal_pattern(self._target.shape)}
+        products = {}
+        for number, stage in reversed(self._stages):
+            whole = found.pop(number)
+            for each, value in zip(stage.maps, stage.inputs, strict=True):
+                product = whole @ each.pattern
+                products[number] = product
+                found[value.number] = found[value.number] | product if value.number in found else product
+        nothing = Pattern(self._source.shape, self._target.shape, None, np.zeros(self.shape[0], np.int64))
+        return products, found.get(0, nothing)
+
+    @property
+    def pattern(self) -> Pattern:
+        """Which nonzeros the matrix has."""
+        return self._patterns[1]
+
+    def products(self) -> list[ProductCost]:
+        """Return what each product of the whole matrix takes, from the last stage to the first."""
+        costs = []
+        for number, stage in reversed(self._stages):
+            pattern = self._patterns[0][number]
+            nbytes = csr_nbytes(self.shape[0], prod(pattern.input_shape), pattern.nnz, self.dtype.itemsize)
+            costs.append(ProductCost(stage.name, stage.op, pattern.nnz, nbytes, pattern.is_exact))
+        return costs
+
+    def absolute(self) -> NetworkMatrix:
+        """Refuse: magnitudes of a product are no product of magnitudes."""
+        raise NotImplementedError("build the matrix with tocsr() and take its magnitudes")
+
+    def astype(self, dtype: npt.DTypeLike) -> NetworkMatrix:
+        """Return the map in another dtype."""
+        stages = tuple(stage.astype(dtype) for _, stage in self._stages)
+        matrix = NetworkMatrix(stages, self._source, self._target, dtype, (self.input_shape, self.output_shape))
+        matrix._stages = [(number, stage) for (number, _), stage in zip(self._stages, stages, strict=True)]
+        return matrix
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """x ↦ A·x + b.
+
+    Attributes
+    ----------
+    matrix : NetworkMatrix
+        A, a linear operator of SciPy with `tocsr`, `apply`, `T` and `H`.
+    offset : array
+        b, of the shape of what comes out.
+    """
+
+    matrix: NetworkMatrix
+    offset: Array
+
+    def __repr__(self) -> str:
+        return f"<AffineMap of shape {self.input_shape} to {self.output_shape}, {self.matrix.dtype}>"
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of what goes in."""
+        return self.matrix.input_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of what comes out."""
+        return self.matrix.output_shape
+
+    def apply(self, x: npt.ArrayLike) -> Array:
+        """Return A·x + b for an array (..., *input_shape), without storing A."""
+        return self.matrix.apply(x) + self.offset
+
+    __call__ = apply
+
+    def explain(self) -> AffineExplanation:
+        """Return what A would take as a matrix, and each product on the way; nothing is built."""
+        products, pattern = tuple(self.matrix.products()), self.matrix.pattern
+        nbytes = csr_nbytes(*self.matrix.shape, pattern.nnz, self.matrix.dtype.itemsize)
+        return AffineExplanation(products, pattern.nnz, nbytes, pattern.is_exact)
+
+
+def _needed(stages: tuple[Stage, ...], target: Value) -> list[tuple[int, Stage]]:
+    """Return the stages that a value depends on, each with the number of what it returns."""
+    numbers, needed = {target.number}, []
+    for number in range(len(stages), 0, -1):
+        if number in numbers:
+            needed.append((number, stages[number - 1]))
+            numbers |= {value.number for value in stages[number - 1].inputs}
+    return needed[::-1]
+
+
+def _factors(whole: Windows | sparse.csr_array, each: LinearMap) -> Any:
+    """Return windows, or two matrices whose product is that with a map; the second is None if it is the first one alone."""
+    if isinstance(whole, Windows):
+        windows = whole.times(each)
+        if windows is not None:
+            return windows
+        whole = whole.tocsr()
+    if isinstance(each, Diagonal):
+        data = whole.data * each.factors.ravel()[whole.indices]
+        return _like(whole, data), None
+    if each.pattern.keeps:  # the same numbers in another shape
+        return whole, None
+    columns = np.unique(whole.indices)
+    numbers = np.searchsorted(columns, whole.indices).astype(whole.indices.dtype)
+    narrow = sparse.csr_array((whole.data, numbers, whole.indptr), shape=(whole.shape[0], len(columns)))
+    return narrow, each.take(columns.astype(np.int64))
+
+
+def _added(factors: list[Any]) -> Windows | sparse.csr_array:
+    """Return a sum of windows, or of products: one product of matrices side by side, in which what cancels stays."""
+    if all(isinstance(each, Windows) for each in factors):
+        total = sum_of(factors)
+        if total is not None:
+            return total
+    factors = [(each.tocsr(), None) if isinstance(each, Windows) else each for each in factors]
+    if len(factors) == 1 and factors[0][1] is None:
+        whole: sparse.csr_array = factors[0][0]
+        return whole
+    lefts, rights = [], []
+    for left, right in factors:
+        if right is None:
+            columns = np.unique(left.indices)
+            numbers = np.searchsorted(columns, left.indices).astype(left.indices.dtype)
+            ones = np.ones(len(columns), left.dtype)
+            right = csr(np.ones(len(columns), np.int64), columns, ones, left.shape[1])
+            left = sparse.csr_array((left.data, numbers, left.indptr), shape=(left.shape[0], len(columns)))
+        lefts.append(left)
+        rights.append(right)
+    if len(factors) > 1:
+        left, right = sparse.hstack(lefts, format="csr"), sparse.vstack(rights, format="csr")
+    return _product(left, right)
+
+
+def _product(left: sparse.csr_array, right: sparse.csr_array) -> sparse.csr_array:
+    """Return a product in which entries that cancel stay; SciPy's leaves them out."""
+    product, pattern = (
+        sparse.csr_array(first @ second) for first, second in ((left, right), (_ones(left), _ones(right)))
+    )
+    for each in (product, pattern):
+        each.sort_indices()
+    if product.nnz == pattern.nnz:
+        product.has_canonical_format = True
+        return product
+    width = pattern.shape[1]
+    places = [
+        np.repeat(np.arange(each.shape[0]), np.diff(each.indptr)) * width + each.indices for each in (product, pattern)
+    ]
+    data = np.zeros(pattern.nnz, product.dtype)
+    data[np.searchsorted(places[1], places[0])] = product.data
+    return _like(pattern, data)
+
+
+def _ones(matrix: sparse.csr_array) -> sparse.csr_array:
+    return _like(matrix, np.ones(matrix.nnz, bool))
+
+
+def _like(matrix: sparse.csr_array, data: Array) -> sparse.csr_array:
+    result = sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    result.has_canonical_format = True
+    return result
+
+
+def _stacked(blocks: list[sparse.csr_array], width: int, dtype: Any) -> sparse.csr_array:
+    if not blocks:
+        return sparse.csr_array((0, width), dtype=dtype)
+    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+    columns = np.concatenate([block.indices for block in blocks])
+    return csr(counts, columns, np.concatenate([block.data for block in blocks]), width)
+
+
+def _filled(blocks: Iterable[sparse.csr_array], counts: IntArray, width: int, dtype: Any) -> sparse.csr_array:
+    """Return blocks of rows as one matrix, whose rows have so many nonzeros."""
+    nnz = int(counts.sum())
+    index = sparse.get_index_dtype(maxval=max(nnz, width, len(counts)))
+    data, indices, start = np.empty(nnz, dtype), np.empty(nnz, index), 0
+    for block in blocks:
+        stop = start + block.nnz
+        data[start:stop], indices[start:stop] = block.data, block.indices
+        start = stop
+    if start != nnz:
+        raise AssertionError(f"{nnz} nonzeros were counted, and {start} were made")
+    return csr(counts, indices, data, width)

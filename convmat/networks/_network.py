@@ -1,0 +1,188 @@
+"""A network: stages that compute it, the affine map that it is, or is near a point, and bounds of what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convmat.geometry import Array
+from convmat.networks._affine import AffineMap, NetworkMatrix
+from convmat.networks._maps import Shape
+from convmat.networks._stages import Stage, Value
+
+
+class Network:
+    """A graph of stages, each an affine map or a function, that computes one array from another.
+
+    `from_torch` and `from_onnx` make one.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+        Of one input and its output, without batch axes.
+    stages : tuple of Stage
+        The steps, each after those that it takes something from.
+    dtype : dtype
+        float32 or float64: that of the weights.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], source: Value, target: Value, dtype: npt.DTypeLike, shapes: tuple[Shape, Shape]
+    ) -> None:
+        self.stages = tuple(stages)
+        self.dtype = np.dtype(dtype)
+        self.input_shape, self.output_shape = shapes
+        self._source, self._target = source, target
+
+    def __repr__(self) -> str:
+        kind = "affine, " if self.is_affine else ""
+        return f"<Network of {len(self.stages)} stages: {kind}{self.input_shape} to {self.output_shape}, {self.dtype}>"
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is one affine map, whatever goes in."""
+        return all(stage.is_affine for stage in self.stages)
+
+    def astype(self, dtype: npt.DTypeLike) -> Network:
+        """Return the same network with weights in another dtype, float32 or float64.
+
+        Raises
+        ------
+        TypeError
+            If it is another one.
+        """
+        wanted = check_float(dtype)
+        stages = [stage.astype(wanted) for stage in self.stages]
+        return Network(stages, self._source, self._target, wanted, (self.input_shape, self.output_shape))
+
+    def __call__(self, x: npt.ArrayLike) -> Array:
+        """Return what comes out.
+
+        Parameters
+        ----------
+        x : array_like (..., *input_shape)
+            Inputs, with any batch axes in front.
+
+        Returns
+        -------
+        array (..., *output_shape)
+            Outputs, in the dtype of the network; of float64 inputs in float64.
+
+        Raises
+        ------
+        TypeError
+            If `x` is not real.
+        ValueError
+            If it has another shape.
+        """
+        given = self._check(x)
+        batch = given.shape[: given.ndim - len(self.input_shape)]
+        values = dict(self._values(given.reshape(-1, *self._source.shape), keep=False))
+        result: Array = values[self._target.number].reshape(*batch, *self.output_shape)
+        return result
+
+    def _check(self, x: npt.ArrayLike) -> Array:
+        given = np.asarray(x)
+        if given.dtype.kind not in "fiu":
+            raise TypeError(f"x must be an array of real numbers, got dtype {given.dtype}")
+        outer = given.ndim - len(self.input_shape)
+        if outer < 0 or given.shape[outer:] != self.input_shape:
+            raise ValueError(f"x must have shape (..., {', '.join(map(str, self.input_shape))}), got {given.shape}")
+        wanted = np.float64 if given.dtype == np.float64 and self.dtype == np.float64 else self.dtype
+        return given.astype(wanted, copy=False)
+
+    def _values(self, x: Array, keep: bool) -> Iterator[tuple[int, Array]]:
+        """Yield the number and the array of each value for a batch; those that nobody takes any more are forgotten."""
+        values, last = {0: x}, {self._target.number: len(self.stages) + 1}
+        for number, stage in enumerate(self.stages, 1):
+            for value in stage.inputs:
+                last[value.number] = max(number, last.get(value.number, 0))
+        if self._target.number == 0:
+            yield 0, x
+        for number, stage in enumerate(self.stages, 1):
+            values[number] = stage.apply(*(values[value.number] for value in stage.inputs))
+            if keep or number == self._target.number:
+                yield number, values[number]
+            for value in stage.inputs:
+                if last[value.number] == number:
+                    values.pop(value.number, None)
+
+    def affine(self) -> AffineMap:
+        """Return the affine map that the network is.
+
+        Returns
+        -------
+        AffineMap
+            For which ``net.affine().apply(x)`` is ``net(x)``, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            If a stage is not affine; it is named.
+        """
+        for stage in self.stages:
+            if not stage.is_affine:
+                raise ValueError(
+                    f"the network must be affine, but stage {stage.name!r} is {stage.op}; "
+                    "use at(x), which fixes what it does near x"
+                )
+        return self._map(self.stages)
+
+    def at(self, x: npt.ArrayLike) -> AffineMap:
+        """Return the affine map that the network is near a point: its first-order expansion there.
+
+        Where all functions are piecewise linear, as ReLU is, the map is the network itself for all inputs with the same
+        signs.
+
+        Parameters
+        ----------
+        x : array_like (*input_shape)
+            The point.
+
+        Returns
+        -------
+        AffineMap
+            Its matrix is the Jacobian at x. At kinks the derivative is that of PyTorch: of ReLU at 0 it is 0.
+
+        Raises
+        ------
+        TypeError
+            If `x` is not real.
+        ValueError
+            If it has another shape.
+        """
+        point = self._check(x)
+        if point.shape != self.input_shape:
+            raise ValueError(f"x must be one point of shape {self.input_shape}, got {point.shape}")
+        values, linear = {0: point.reshape(self._source.shape)}, []
+        for number, stage in enumerate(self.stages, 1):
+            arrays = [values[value.number] for value in stage.inputs]
+            linear.append(stage.at(*arrays))
+            values[number] = stage.apply(*(array[None] for array in arrays))[0]
+        return self._map(tuple(linear))
+
+    def _map(self, stages: tuple[Stage, ...]) -> AffineMap:
+        shapes = self.input_shape, self.output_shape
+        matrix = NetworkMatrix(stages, self._source, self._target, self.dtype, shapes)
+        own = Network(stages, self._source, self._target, self.dtype, shapes)
+        return AffineMap(matrix, own(np.zeros(self.input_shape, self.dtype)))
+
+
+def check_float(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return a dtype that networks have."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
+    if wanted not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    return wanted
+
+
+def without_batch(shape: Shape) -> Shape:
+    """Return a shape without its first axis, where that is one."""
+    return shape[1:] if shape and prod(shape[:1]) == 1 else shape
