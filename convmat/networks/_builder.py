@@ -10,8 +10,10 @@ import numpy as np
 
 from convmat.geometry import Array, Axis, IntArray
 from convmat.networks import _elementary as elementary
-from convmat.networks._functions import Divide, Elementwise, Extremum, Function, MaxPool, Multiply, Normalise, Softmax
-from convmat.networks._maps import AxisProducts, ConvolutionMap, Diagonal, Gather, LinearMap, Shape, identity
+from convmat.networks._convolution_map import ConvolutionMap
+from convmat.networks._functions import Divide, Elementwise, Extremum, Function, Multiply
+from convmat.networks._groups import MaxPool, Normalise, Softmax
+from convmat.networks._maps import AxisProducts, Diagonal, Gather, LinearMap, Shape, identity
 from convmat.networks._stages import Stage, Value
 from convmat.operators import Convolution, TransposedConvolution
 

@@ -13,11 +13,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from convmat.geometry import Array, IntArray, RowRange, as_dtype
-from convmat.networks._patterns import Pattern, axis_pattern, diagonal_pattern, full_pattern
-from convmat.operators import ArrayOperator, Convolution, TransposedConvolution
+from convmat.networks._patterns import Pattern, axis_pattern, diagonal_pattern
+from convmat.operators import ArrayOperator
 
 Shape = tuple[int, ...]
-Operator = Convolution | TransposedConvolution
 
 
 class LinearMap(ArrayOperator):
@@ -370,90 +369,6 @@ def _padded_rows(matrix: Any) -> tuple[IntArray, Array, Any]:
     columns, values = np.zeros(inside.shape, np.int64), np.zeros(inside.shape, matrix.dtype)
     columns[inside], values[inside] = matrix.indices, matrix.data
     return columns, values, inside
-
-
-class ConvolutionMap(LinearMap):
-    """A convolution, or its transpose, of arrays (*outer, channels, *spatial), one of `outer` after the other.
-
-    Parameters
-    ----------
-    operator : Convolution or TransposedConvolution
-        With channels.
-    outer : tuple of int
-        Sizes of the axes in front of the channels.
-    """
-
-    def __init__(self, operator: Operator, outer: Shape = (1,)) -> None:
-        self.operator, self.outer = operator, outer
-        self._set(operator.dtype, (*outer, *operator.input_shape), (*outer, *operator.output_shape))
-
-    def _forward(self, x: Array) -> Array:
-        result: Array = self.operator.apply(x)
-        return result
-
-    def _backward(self, y: Array) -> Array:
-        result: Array = self.operator.T.apply(y)  # type: ignore[attr-defined]
-        return result
-
-    def take(self, rows: IntArray) -> sparse.csr_array:
-        """Return rows of the matrix."""
-        height, width = self.operator.shape
-        starts = np.flatnonzero(np.diff(rows, prepend=-(2**62)) > _GAP)
-        stops = [*starts[1:], len(rows)][: len(starts)]
-        pieces = []
-        for start, stop in zip(starts, stops, strict=True):
-            part = rows[start:stop]
-            for item in range(int(part[0]) // height, int(part[-1]) // height + 1):
-                own = part[(part >= item * height) & (part < (item + 1) * height)] - item * height
-                if own.size:
-                    pieces.append((item, self._range(own)))
-        if len(pieces) == 1 and self.shape[1] == width:
-            return pieces[0][1]
-        counts = [np.diff(piece.indptr) for _, piece in pieces]
-        columns = [piece.indices.astype(np.int64) + item * width for item, piece in pieces]
-        values = [piece.data for _, piece in pieces]
-        empty: list[Any] = [np.zeros(0, np.int64)]
-        return csr(
-            np.concatenate(counts or empty),
-            np.concatenate(columns or empty),
-            np.concatenate(values or [np.zeros(0, self.dtype)]),
-            self.shape[1],
-        )
-
-    def _range(self, rows: IntArray) -> sparse.csr_array:
-        """Return rows of the operator's matrix that lie close to one another."""
-        first = int(rows[0])
-        matrix: sparse.csr_array = self.operator.tocsr((first, int(rows[-1]) + 1))
-        return matrix if matrix.shape[0] == len(rows) else matrix[rows - first]
-
-    def absolute(self) -> ConvolutionMap:
-        """Return the map with the magnitudes of the matrix; its products are plain sums, whose rounding is bounded."""
-        return self._with(abs(np.asarray(self.operator.kernel)))
-
-    def astype(self, dtype: npt.DTypeLike) -> ConvolutionMap:
-        """Return the map in another dtype."""
-        return self._with(self.operator.kernel.astype(dtype))
-
-    def _with(self, kernel: Array) -> ConvolutionMap:
-        return ConvolutionMap(self.operator.with_kernel(kernel), self.outer)
-
-    @cached_property
-    def pattern(self) -> Pattern:
-        """Which nonzeros the matrix has."""
-        geometry, transposed = self.operator.geometry, isinstance(self.operator, TransposedConvolution)
-        groups = geometry.groups
-        blocks = full_pattern(geometry.out_channels // groups, geometry.in_channels // groups)
-        channels = sparse.csr_array(sparse.kron(sparse.eye_array(groups, dtype=np.int8), blocks))
-        axes = [channels.T.tocsr() if transposed else channels]
-        for axis in geometry.axes:
-            table = axis.table(transposed, np.arange(axis.rows(transposed)))
-            inside = table.inside.T
-            columns = np.broadcast_to(table.columns.T, inside.shape)[inside]
-            axes.append(csr(inside.sum(axis=1), columns, np.ones(len(columns), np.int8), axis.rows(not transposed)))
-        return Pattern(self.input_shape, self.output_shape, (*(None for _ in self.outer), *axes))
-
-
-_GAP = 64  # rows that lie so far apart are written each for itself
 
 
 def identity(shape: Sequence[int], dtype: npt.DTypeLike) -> Gather:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from convmat.geometry import Array, Border, IntArray
-from convmat.networks._maps import ConvolutionMap, Diagonal, LinearMap, Shape, csr
+from convmat.networks._convolution_map import ConvolutionMap
+from convmat.networks._maps import Diagonal, LinearMap, Shape, csr
 from convmat.operators import Convolution, correlation_kernel
 
 Flags = npt.NDArray[np.bool_]
