@@ -2,6 +2,7 @@
 
 from convmat.networks._affine import AffineExplanation, AffineMap, NetworkMatrix
 from convmat.networks._network import Network
+from convmat.networks._report import Report, ReportRow
 from convmat.networks._stages import Stage
 
-__all__ = ["AffineExplanation", "AffineMap", "Network", "NetworkMatrix", "Stage"]
+__all__ = ["AffineExplanation", "AffineMap", "Network", "NetworkMatrix", "Report", "ReportRow", "Stage"]

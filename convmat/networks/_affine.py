@@ -21,7 +21,7 @@ from convmat.networks._patterns import Pattern, diagonal_pattern
 from convmat.networks._stages import Stage, Value
 from convmat.networks._windows import Windows, sum_of
 
-_BLOCK = 1 << 24  # bytes of the largest product that a block of rows has on its way
+_BLOCK = 1 << 21  # bytes of the largest product that a block of rows has on its way
 
 
 class ProductCost(NamedTuple):

@@ -191,6 +191,7 @@ class Builder:
             np.maximum if is_largest else np.minimum,
             lambda x, limit: np.where(x == limit, 0.5, sign * x > sign * limit),
             (np.broadcast_to(np.asarray(limit, self.dtype), x.shape),),
+            steepest=1.0,
         )
         return self.function(name, [x], function)  # type: ignore[list-item]
 
@@ -252,7 +253,7 @@ class Builder:
             operator = Convolution(kernel, own, **options)
         offset = None if bias is None else np.asarray(bias).reshape(-1, *(1 for _ in range(count)))
         return self.affine(
-            name, "ConvTranspose" if is_transposed else "Conv", [x], [ConvolutionMap(operator, outer)], offset
+            name, "ConvTranspose" if is_transposed else "Conv", [x], [ConvolutionMap(operator, outer, options)], offset
         )
 
     def max_pool(self, name: str, x: Value, axes: Sequence[Axis]) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from convmat.geometry import Array, IntArray
+from convmat.geometry import Array, Axis, IntArray
 from convmat.networks._maps import LinearMap, Shape, csr
 from convmat.networks._patterns import Pattern, full_pattern
 from convmat.operators import Convolution, TransposedConvolution
@@ -27,10 +28,12 @@ class ConvolutionMap(LinearMap):
         With channels.
     outer : tuple of int
         Sizes of the axes in front of the channels.
+    options : dict
+        The options that the operator was made with.
     """
 
-    def __init__(self, operator: Operator, outer: Shape = (1,)) -> None:
-        self.operator, self.outer = operator, outer
+    def __init__(self, operator: Operator, outer: Shape, options: Mapping[str, Any]) -> None:
+        self.operator, self.outer, self.options = operator, outer, options
         self._set(operator.dtype, (*outer, *operator.input_shape), (*outer, *operator.output_shape))
 
     def _forward(self, x: Array) -> Array:
@@ -73,15 +76,20 @@ class ConvolutionMap(LinearMap):
         return matrix if matrix.shape[0] == len(rows) else matrix[rows - first]
 
     def absolute(self) -> ConvolutionMap:
-        """Return the map with the magnitudes of the matrix; its products are plain sums, whose rounding is bounded."""
+        """Return the map with the magnitudes of the kernel, which are no less where a border adds taps."""
         return self._with(abs(np.asarray(self.operator.kernel)))
+
+    def plain(self) -> ConvolutionMap:
+        """Return the map by an engine that sums products and nothing else, so that its rounding is bounded."""
+        operator = type(self.operator)(self.operator.kernel, self.operator.input_shape, **self.options, engine="gemm")
+        return ConvolutionMap(operator, self.outer, self.options)
 
     def astype(self, dtype: npt.DTypeLike) -> ConvolutionMap:
         """Return the map in another dtype."""
         return self._with(self.operator.kernel.astype(dtype))
 
     def _with(self, kernel: Array) -> ConvolutionMap:
-        return ConvolutionMap(self.operator.with_kernel(kernel), self.outer)
+        return ConvolutionMap(self.operator.with_kernel(kernel), self.outer, self.options)
 
     @cached_property
     def pattern(self) -> Pattern:
@@ -91,9 +99,13 @@ class ConvolutionMap(LinearMap):
         blocks = full_pattern(geometry.out_channels // groups, geometry.in_channels // groups)
         channels = sparse.csr_array(sparse.kron(sparse.eye_array(groups, dtype=np.int8), blocks))
         axes = [channels.T.tocsr() if transposed else channels]
-        for axis in geometry.axes:
-            table = axis.table(transposed, np.arange(axis.rows(transposed)))
-            inside = table.inside.T
-            columns = np.broadcast_to(table.columns.T, inside.shape)[inside]
-            axes.append(csr(inside.sum(axis=1), columns, np.ones(len(columns), np.int8), axis.rows(not transposed)))
+        axes += [axis_table_pattern(axis, transposed) for axis in geometry.axes]
         return Pattern(self.input_shape, self.output_shape, (*(None for _ in self.outer), *axes))
+
+
+def axis_table_pattern(axis: Axis, transposed: bool) -> sparse.csr_array:
+    """Return which nonzeros an axis of W or Wᵀ has."""
+    table = axis.table(transposed, np.arange(axis.rows(transposed)))
+    inside = table.inside.T
+    columns = np.broadcast_to(table.columns.T, inside.shape)[inside]
+    return csr(inside.sum(axis=1), columns, np.ones(len(columns), np.int8), axis.rows(not transposed))

@@ -29,14 +29,20 @@ def _density(x: Array) -> Array:
 
 def relu(shape: tuple[int, ...]) -> Elementwise:
     """Return max(x, 0)."""
-    return Elementwise("Relu", shape, lambda x: np.maximum(x, 0), lambda x: x > 0)
+    return Elementwise("Relu", shape, lambda x: np.maximum(x, 0), lambda x: x > 0, steepest=1.0)
 
 
 def leaky_relu(slope: float, op: str = "LeakyRelu") -> Maker:
     """Return x, times a slope where it is not positive."""
     turns = (0.0,) if slope < 0 else ()
     return lambda shape: Elementwise(
-        op, shape, lambda x, a: np.where(x > 0, x, a * x), lambda x, a: np.where(x > 0, 1.0, a), (slope,), turns
+        op,
+        shape,
+        lambda x, a: np.where(x > 0, x, a * x),
+        lambda x, a: np.where(x > 0, 1.0, a),
+        (slope,),
+        turns,
+        steepest=max(1.0, abs(slope)),
     )
 
 
@@ -49,6 +55,7 @@ def prelu(slopes: Array) -> Maker:
         lambda x, a: np.where(x > 0, 1.0, a),
         (np.broadcast_to(slopes, shape),),
         (0.0,),
+        steepest=max(1.0, float(abs(slopes).max(initial=0.0))),
     )
 
 
@@ -58,7 +65,7 @@ def clip(low: float, high: float, is_open: bool = False) -> Maker:
     def slope(x: Array) -> Array:
         return (x > low) & (x < high) if is_open else (x >= low) & (x <= high)
 
-    return lambda shape: Elementwise("Clip", shape, lambda x: np.clip(x, low, high), slope)
+    return lambda shape: Elementwise("Clip", shape, lambda x: np.clip(x, low, high), slope, steepest=1.0)
 
 
 def hard_sigmoid(alpha: float = 1 / 6, beta: float = 0.5) -> Maker:
@@ -68,7 +75,9 @@ def hard_sigmoid(alpha: float = 1 / 6, beta: float = 0.5) -> Maker:
         value = alpha * x + beta
         return np.where((value > 0) & (value < 1), alpha, 0.0)
 
-    return lambda shape: Elementwise("HardSigmoid", shape, lambda x: np.clip(alpha * x + beta, 0, 1), slope)
+    return lambda shape: Elementwise(
+        "HardSigmoid", shape, lambda x: np.clip(alpha * x + beta, 0, 1), slope, steepest=abs(alpha)
+    )
 
 
 def hard_swish(shape: tuple[int, ...]) -> Elementwise:
@@ -77,27 +86,29 @@ def hard_swish(shape: tuple[int, ...]) -> Elementwise:
     def slope(x: Array) -> Array:
         return np.where(x < -3, 0.0, np.where(x <= 3, x / 3 + 0.5, 1.0))
 
-    return Elementwise("HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0))
+    return Elementwise(
+        "HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0), steepest=1.5
+    )
 
 
 def absolute(shape: tuple[int, ...]) -> Elementwise:
     """Return |x|."""
-    return Elementwise("Abs", shape, np.abs, np.sign, turns=(0.0,))
+    return Elementwise("Abs", shape, np.abs, np.sign, turns=(0.0,), steepest=1.0)
 
 
 def sigmoid(shape: tuple[int, ...]) -> Elementwise:
     """Return 1/(1 + e⁻ˣ)."""
-    return Elementwise("Sigmoid", shape, expit, lambda x: expit(x) * expit(-x))
+    return Elementwise("Sigmoid", shape, expit, lambda x: expit(x) * expit(-x), steepest=0.25)
 
 
 def log_sigmoid(shape: tuple[int, ...]) -> Elementwise:
     """Return log(1/(1 + e⁻ˣ))."""
-    return Elementwise("LogSigmoid", shape, log_expit, lambda x: expit(-x))
+    return Elementwise("LogSigmoid", shape, log_expit, lambda x: expit(-x), steepest=1.0)
 
 
 def tanh(shape: tuple[int, ...]) -> Elementwise:
     """Return tanh(x)."""
-    return Elementwise("Tanh", shape, np.tanh, lambda x: 1 / np.cosh(x) ** 2)
+    return Elementwise("Tanh", shape, np.tanh, lambda x: 1 / np.cosh(x) ** 2, steepest=1.0)
 
 
 def silu(shape: tuple[int, ...]) -> Elementwise:
@@ -108,14 +119,19 @@ def silu(shape: tuple[int, ...]) -> Elementwise:
         result: Array = own * (1 + x * expit(-x))
         return result
 
-    return Elementwise("Silu", shape, lambda x: x * expit(x), slope, turns=(_SILU_TURN,))
+    return Elementwise("Silu", shape, lambda x: x * expit(x), slope, turns=(_SILU_TURN,), steepest=1.0999)
 
 
 def gelu(approximate: str = "none") -> Maker:
     """Return x·Φ(x), with the normal distribution's Φ, or its approximation by tanh."""
     if approximate == "none":
         return lambda shape: Elementwise(
-            "Gelu", shape, lambda x: x * ndtr(x), lambda x: ndtr(x) + x * _density(x), turns=(_GELU_TURN,)
+            "Gelu",
+            shape,
+            lambda x: x * ndtr(x),
+            lambda x: ndtr(x) + x * _density(x),
+            turns=(_GELU_TURN,),
+            steepest=1.1290,
         )
     scale = np.sqrt(2 / np.pi)
 
@@ -130,6 +146,7 @@ def gelu(approximate: str = "none") -> Maker:
         lambda x: 0.5 * x * (1 + np.tanh(scale * (x + 0.044715 * x**3))),
         slope,
         turns=(_TANH_GELU_TURN,),
+        steepest=1.1300,
     )
 
 
@@ -142,7 +159,7 @@ def softplus(beta: float = 1.0, threshold: float = np.inf) -> Maker:
     def slope(x: Array) -> Array:
         return np.where(beta * x > threshold, 1.0, expit(beta * x))
 
-    return lambda shape: Elementwise("Softplus", shape, value, slope)
+    return lambda shape: Elementwise("Softplus", shape, value, slope, steepest=1.0)
 
 
 def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, op: str = "Elu") -> Maker:
@@ -154,7 +171,8 @@ def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, op: st
     def slope(x: Array) -> Array:
         return np.where(x > 0, scale, scale * alpha * input_scale * np.exp(np.minimum(x, 0) * input_scale))
 
-    return lambda shape: Elementwise(op, shape, value, slope, turns=(0.0,))
+    steepest = abs(scale) * max(1.0, abs(alpha * input_scale))
+    return lambda shape: Elementwise(op, shape, value, slope, turns=(0.0,), steepest=steepest)
 
 
 def selu(shape: tuple[int, ...]) -> Elementwise:
@@ -170,12 +188,14 @@ def mish(shape: tuple[int, ...]) -> Elementwise:
         result: Array = inner + x * (1 - inner**2) * expit(x)
         return result
 
-    return Elementwise("Mish", shape, lambda x: x * np.tanh(np.logaddexp(0, x)), slope, turns=(_MISH_TURN,))
+    return Elementwise(
+        "Mish", shape, lambda x: x * np.tanh(np.logaddexp(0, x)), slope, turns=(_MISH_TURN,), steepest=1.0885
+    )
 
 
 def softsign(shape: tuple[int, ...]) -> Elementwise:
     """Return x/(1 + |x|)."""
-    return Elementwise("Softsign", shape, lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2)
+    return Elementwise("Softsign", shape, lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2, steepest=1.0)
 
 
 def exp(shape: tuple[int, ...]) -> Elementwise:
@@ -190,7 +210,7 @@ def log(shape: tuple[int, ...]) -> Elementwise:
 
 def error_function(shape: tuple[int, ...]) -> Elementwise:
     """Return erf(x)."""
-    return Elementwise("Erf", shape, erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x))
+    return Elementwise("Erf", shape, erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), steepest=1.1284)
 
 
 def log_normal(shape: tuple[int, ...]) -> Elementwise:

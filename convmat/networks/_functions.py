@@ -52,6 +52,7 @@ class Function(ABC):
 
     op: str
     output_shape: Shape
+    is_elementwise = False  # whether a number of the output depends on one of each input
 
     @abstractmethod
     def value(self, *arrays: Array) -> Array:
@@ -90,6 +91,8 @@ class Elementwise(Function):
         Where it is defined.
     pole : float, optional
         Where it is not.
+    steepest : float, optional
+        The largest magnitude of its slope.
     """
 
     op: str
@@ -100,6 +103,7 @@ class Elementwise(Function):
     turns: tuple[float, ...] = ()
     domain: tuple[float, float] = (-np.inf, np.inf)
     pole: float | None = None
+    steepest: float | None = None
 
     def value(self, *arrays: Array) -> Array:
         """Return the values for an array with batch axes in front."""
@@ -133,6 +137,10 @@ class Elementwise(Function):
         least = np.array([np.where(np.isnan(value), -np.inf, value) for value in values])
         return Interval(least.min(axis=0), found.max(axis=0)).outward(ULPS)
 
+    def steepness(self) -> float:
+        """Return a bound of the magnitude of its slope, infinite where none is known."""
+        return self.steepest if self.steepest is not None else np.inf
+
     def astype(self, dtype: npt.DTypeLike) -> Elementwise:
         """Return the function with parameters of another dtype."""
         cast = tuple(np.asarray(each, dtype) if isinstance(each, np.ndarray) else each for each in self.parameters)
@@ -145,6 +153,7 @@ class Multiply(Function):
 
     output_shape: Shape
     op: str = "Mul"
+    is_elementwise = True
 
     def value(self, *arrays: Array) -> Array:
         """Return the values for arrays with the same batch axes in front."""
@@ -173,6 +182,7 @@ class Divide(Function):
 
     output_shape: Shape
     op: str = "Div"
+    is_elementwise = True
 
     def value(self, *arrays: Array) -> Array:
         """Return the values for arrays with the same batch axes in front."""
@@ -207,6 +217,7 @@ class Extremum(Function):
 
     output_shape: Shape
     is_largest: bool = True
+    is_elementwise = True
 
     @property
     def op(self) -> str:  # type: ignore[override]

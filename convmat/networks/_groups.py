@@ -179,12 +179,15 @@ class Normalise(Function):
         means = [each.mean(axis=self._places, keepdims=True) for each in (low, high)]
         slack = margin * np.maximum(abs(low), abs(high)).mean(axis=self._places, keepdims=True)
         least, most = low - means[1] - slack, high - means[0] + slack
+        largest = np.maximum(abs(least), abs(most))
         smallest = np.where((least <= 0) & (most >= 0), 0.0, np.minimum(abs(least), abs(most)))
-        divisor = np.sqrt((smallest**2).mean(axis=self._places, keepdims=True) * (1 - margin) + self.epsilon) * (
-            1 - 1e-15
-        )
+        squares = [(each**2).mean(axis=self._places, keepdims=True) for each in (smallest, largest)]
+        divisors = [
+            np.sqrt(square * (1 + sign * margin) + self.epsilon) * (1 + sign * margin)
+            for square, sign in zip(squares, (-1, 1), strict=True)
+        ]
         limit = np.sqrt(max(self._count - 1, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
-            top = np.nan_to_num(np.where(most > 0, most / divisor, 0.0), nan=np.inf)
-            bottom = np.nan_to_num(np.where(least < 0, least / divisor, 0.0), nan=-np.inf)
+            top = np.nan_to_num(most / np.where(most > 0, *divisors), nan=np.inf, posinf=np.inf)
+            bottom = np.nan_to_num(least / np.where(least < 0, *divisors), nan=-np.inf, neginf=-np.inf)
         return Interval(np.maximum(bottom, -limit), np.minimum(top, limit)).outward(4)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from convmat.geometry import IntArray
+from convmat.geometry import IntArray, csr_nbytes
 
 Shape = tuple[int, ...]
 AxisPattern = sparse.csr_array | None  # None is the identity
@@ -84,6 +84,11 @@ class Pattern:
                     return large
         counts = np.minimum(self.row_counts + other.row_counts, prod(self.input_shape))
         return Pattern(self.input_shape, self.output_shape, None, counts, False)
+
+
+def csr_sizes(pattern: Pattern, itemsize: int) -> int:
+    """Return the bytes of a matrix in CSR form."""
+    return csr_nbytes(prod(pattern.output_shape), prod(pattern.input_shape), pattern.nnz, itemsize)
 
 
 def axis_pattern(matrix: Any) -> AxisPattern:
