@@ -11,7 +11,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 TERMS = (
     "tap source reach overrun span image strand relation phase run axis geometry W Wᵀ P V fold dual pattern "
     "products engine plan bound local workers block tile sweep observations figures torus certificate system "
-    "decomposition strip"
+    "decomposition strip stage window"
 )
 PHRASES = "merged taps", "merge axes", "padding mode", "kernel operator", "review, trial", "Gram matrix", "part, factor"
 

@@ -63,14 +63,14 @@ def unusable(package: str) -> str | None:
     return None
 
 
-def require(what: str, *packages: str) -> None:
-    """Raise CommandError if one of these packages of the extra "demo" cannot be imported."""
+def require(what: str, *packages: str, extra: str = "demo") -> None:
+    """Raise CommandError if one of these packages of an extra cannot be imported."""
     for package in packages:
         match unusable(package):
             case None:
                 continue
             case "is not installed":
-                raise CommandError(f'{what} needs {package}, which pip install "convmat[demo]" installs')
+                raise CommandError(f'{what} needs {package}, which pip install "convmat[{extra}]" installs')
             case why:
                 raise CommandError(f"{what} needs {package}, which {why}")
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from convmat import __version__
 from convmat.commands._console import CommandError, words
 
-COMMANDS = ("demo", "exercise", "warm-up")
+COMMANDS = ("demo", "exercise", "network", "warm-up")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +83,11 @@ def _run(argv: list[str]) -> None:
 
         warm_up.run(arguments.dtype)
         return
+    if arguments.command == "network":
+        from convmat.commands import network
+
+        network.run(arguments.model, arguments.input_shape, arguments.output, arguments.norms)
+        return
     if not named:
         _check_image(arguments.image)
     from convmat.commands import demo
@@ -146,6 +151,22 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"the seconds to measure must be a positive number, got {text!r}") from None
 
 
+def _add_network(commands: Any) -> None:
+    command = commands.add_parser(
+        "network",
+        help="what the network in an ONNX file is made of: nonzeros, bytes and receptive field of each stage",
+        description="Read a network from an ONNX file and print its stages as a table. No matrix is built for it.",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
+    command.add_argument(
+        "--input-shape", type=int, nargs="+", metavar="SIZE", help="shape of one input, where the file leaves it open"
+    )
+    command.add_argument("--output", metavar="NAME", help="which output, where there are several")
+    command.add_argument(
+        "--norms", action="store_true", help="also bound the norm of each stage, which may take minutes"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from convmat.commands.exercise import SECONDS
@@ -191,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="how long to measure, about (default: %(default)g)",
     )
+    _add_network(commands)
     command = commands.add_parser(
         "warm-up",
         help="compile all that products call, so that the first ones need not wait: for images and containers",

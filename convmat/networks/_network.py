@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from convmat.geometry import Array
+from convmat._messages import choose
+from convmat.geometry import Array, integer
 from convmat.networks._affine import AffineMap, NetworkMatrix
 from convmat.networks._bounds import stage_bounds
+from convmat.networks._draw import draw
 from convmat.networks._functions import Interval
 from convmat.networks._maps import Shape
 from convmat.networks._norms import lipschitz_bound
 from convmat.networks._report import Report, report
 from convmat.networks._stages import Stage, Value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Network:
@@ -169,13 +174,15 @@ class Network:
             values[number] = stage.apply(*(array[None] for array in arrays))[0]
         return self._map(tuple(linear))
 
-    def bounds(self, low: npt.ArrayLike, high: npt.ArrayLike) -> tuple[Array, Array]:
+    def bounds(self, low: npt.ArrayLike, high: npt.ArrayLike, *, stage: str | None = None) -> tuple[Array, Array]:
         """Return bounds of what comes out, for all inputs between bounds.
 
         Parameters
         ----------
         low, high : array_like
             The least and the largest input, of shape `input_shape` or broadcast to it.
+        stage : str, optional
+            The name of a stage: what it returns is bounded, in place of what the network does.
 
         Returns
         -------
@@ -185,7 +192,8 @@ class Network:
         Raises
         ------
         ValueError
-            If a lower bound is not at most the upper one, or a stage may be given what it is not defined for.
+            If a lower bound is not at most the upper one, if there is no such stage, or a stage may be given what it is
+            not defined for.
 
         Notes
         -----
@@ -201,11 +209,13 @@ class Network:
         first, last = (end.reshape(self._source.shape) for end in ends)
         if not (first <= last).all():
             raise ValueError("low must be at most high everywhere, got a larger one or NaN")
-        wide, found = self.astype(np.float64), {0: Interval(first, last)}
-        for number, stage in enumerate(wide.stages, 1):
-            found[number] = stage_bounds(stage, [found[value.number] for value in stage.inputs])
-        result = found[self._target.number]
-        return result.low.reshape(self.output_shape), result.high.reshape(self.output_shape)
+        names = [own.name for own in self.stages]
+        number = self._target.number if stage is None else names.index(choose("stage", stage, names)) + 1
+        found = {0: Interval(first, last)}
+        for place, own in enumerate(self.stages[:number], 1):
+            found[place] = stage_bounds(own.astype(np.float64), [found[value.number] for value in own.inputs])
+        shape = self.output_shape if stage is None else self.stages[number - 1].output_shape
+        return found[number].low.reshape(shape), found[number].high.reshape(shape)
 
     def lipschitz_bound(self) -> float:
         """Return a bound of ‖f(x) − f(z)‖/‖x − z‖ for all inputs: the product of bounds of all stages' norms.
@@ -229,6 +239,32 @@ class Network:
             It prints as a table, and shows one in notebooks.
         """
         return report(self.stages, self._source.shape, norms)
+
+    def draw(self, output: int | None = None) -> Figure:
+        """Draw the matrices of the affine stages, one after the other, and trace back what one output reads.
+
+        Parameters
+        ----------
+        output : int, optional
+            The flat index of the output; one in the middle by default.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A panel for each matrix: its nonzeros, and in red those that the output depends on. Needs matplotlib, which
+            the extra "demo" installs.
+
+        Raises
+        ------
+        ValueError
+            If there is no such output.
+        """
+        size = prod(self.output_shape)
+        own = integer("output", size // 2 + self.output_shape[-1] // 2 if output is None else output, 0)
+        own = min(own, size - 1) if output is None else own
+        if own >= size:
+            raise ValueError(f"output must be less than {size}, the number of outputs, got {own}")
+        return draw(self.stages, self._target, own)
 
     def _map(self, stages: tuple[Stage, ...]) -> AffineMap:
         shapes = self.input_shape, self.output_shape

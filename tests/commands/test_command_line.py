@@ -93,7 +93,7 @@ def test_without_a_command_the_demo_runs(folder):
         (["exercize"], "did you mean python -m convmat exercise?"),
         (["Demo"], "did you mean python -m convmat demo?"),
         (["--figure", "x.png", "exercise"], "did you mean python -m convmat exercise?"),
-        (["nonsense"], "the commands are demo, exercise, warm-up"),
+        (["nonsense"], "the commands are demo, exercise, network, warm-up"),
         (["nothing.jpg"], "there is no file 'nothing.jpg'"),
         (["demo", "exercize"], "there is no file 'exercize'"),
         (["demo", "a", "b"], "unrecognized arguments: b; see python -m convmat --help"),
