@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,11 +15,13 @@ from scipy import sparse
 from convmat._messages import scaled
 from convmat._runtime import check_memory
 from convmat.geometry import Array, IntArray, RowRange, csr_nbytes
-from convmat.networks._maps import Diagonal, LinearMap, Shape, csr, row_range
+from convmat.networks._maps import LinearMap, Shape, csr, row_range
 from convmat.networks._patterns import Pattern, diagonal_pattern
+from convmat.networks._sparse_products import added, factors_of, filled, stacked
 from convmat.networks._stages import Stage, Value
-from convmat.networks._windows import Windows, sum_of
+from convmat.networks._windows import Windows
 
+_DENSE = 4.0  # how much faster a product by an engine is than a sparse one, for a multiplication
 _BLOCK = 1 << 21  # bytes of the largest product that a block of rows has on its way
 
 
@@ -60,22 +61,29 @@ class AffineExplanation:
         Those of the whole matrix.
     is_exact : bool
         Whether there are not fewer.
+    method : {"rows", "products"}
+        How it is built: rows one stage after the other, or by products with unit vectors, as many as rows or columns.
     """
 
     products: tuple[ProductCost, ...]
     nonzeros: int
     nbytes: int
     is_exact: bool
+    method: str
 
     def __str__(self) -> str:
         about = "" if self.is_exact else "at most "
         lines = [f"{'stage':32} {'op':20} {'nonzeros':>12} {'bytes':>10}"]
         for row in self.products:
             bound = "" if row.is_exact else "≤ "
-            lines.append(
-                f"{row.stage[-32:]:32} {row.op[:20]:20} {bound + scaled(row.nonzeros):>12} {scaled(row.nbytes, 'B'):>10}"
-            )
-        return "\n".join([*lines, f"the matrix has {about}{self.nonzeros:,} nonzeros in {scaled(self.nbytes, 'B')}"])
+            numbers = f"{bound + scaled(row.nonzeros):>12} {scaled(row.nbytes, 'B'):>10}"
+            lines.append(f"{row.stage[-32:]:32} {row.op[:20]:20} {numbers}")
+        return "\n".join(
+            [
+                *lines,
+                f"the matrix has {about}{self.nonzeros:,} nonzeros in {scaled(self.nbytes, 'B')}, by {self.method}",
+            ]
+        )
 
     __repr__ = __str__
 
@@ -131,12 +139,12 @@ class NetworkMatrix(LinearMap):
         # For each value, what is to be added: windows, or two factors, what comes after it and rows of the stage's matrix.
         pending: dict[int, list[Any]] = {self._target.number: [start]}
         for number, stage in reversed(self._stages):
-            whole = _added(pending.pop(number))
+            whole = added(pending.pop(number))
             for each, value in zip(stage.maps, stage.inputs, strict=True):
-                pending.setdefault(value.number, []).append(_factors(whole, each))
+                pending.setdefault(value.number, []).append(factors_of(whole, each))
         if 0 not in pending:
             return sparse.csr_array((len(rows), self.shape[1]), dtype=self.dtype)
-        result = _added(pending[0])
+        result = added(pending[0])
         return result.tocsr() if isinstance(result, Windows) else result
 
     def tocsr(self, rows: RowRange = None) -> sparse.csr_array:
@@ -165,11 +173,46 @@ class NetworkMatrix(LinearMap):
             csr_nbytes(last - first, self.shape[1], nnz, self.dtype.itemsize) * (1 if self.pattern.is_exact else 2),
             "apply it without storing it, or build a range of its rows with rows=",
         )
+        if self.takes_products(last - first):
+            return self._by_products(first, last)
         cuts = self._blocks(first, last)
         blocks = (self.take(np.arange(start, stop)) for start, stop in pairwise(cuts))
         if not self.pattern.is_exact:
-            return _stacked(list(blocks), self.shape[1], self.dtype)
-        return _filled(blocks, counts, self.shape[1], self.dtype)
+            return stacked(list(blocks), self.shape[1], self.dtype)
+        return filled(blocks, counts, self.shape[1], self.dtype)
+
+    def takes_products(self, rows: int) -> bool:
+        """Tell whether so many rows are made by products with unit vectors: where all of the matrix is full.
+
+        These take the work of all stages for each row, or for each column, whichever are fewer. Rows one stage after the
+        other take less where they read little of what comes before, but sparse products are slower.
+        """
+        if not self.pattern.is_exact or self.pattern.nnz < prod(self.shape):
+            return False
+        whole = sum(each.nnz for _, stage in self._stages for each in stage.maps)
+        share, work = rows / max(1, self.shape[0]), 0.0
+        for number, stage in self._stages:
+            after = self._patterns[0][number]
+            work += share * after.nnz * sum(each.nnz for each in stage.maps) / max(1, prod(after.input_shape))
+        return min(rows, self.shape[1]) * whole < _DENSE * work
+
+    def _by_products(self, first: int, last: int) -> sparse.csr_array:
+        """Return rows of a matrix without zeros, by products with unit vectors."""
+        rows, columns = last - first, self.shape[1]
+        is_adjoint = rows <= columns
+        size, shape = (rows, self.output_shape) if is_adjoint else (columns, self.input_shape)
+        result = np.empty((rows, columns), self.dtype)
+        step = max(1, _BLOCK // (self.dtype.itemsize * max(prod(stage.output_shape) for _, stage in self._stages)))
+        for start in range(0, size, step):
+            numbers = np.arange(start, min(start + step, size))
+            units = np.zeros((len(numbers), prod(shape)), self.dtype)
+            units[np.arange(len(numbers)), numbers + (first if is_adjoint else 0)] = 1
+            units = units.reshape(len(numbers), *shape)
+            if is_adjoint:
+                result[numbers] = self.apply_adjoint(units).reshape(len(numbers), -1)
+            else:
+                result[:, numbers] = self.apply(units).reshape(len(numbers), -1)[:, first:last].T
+        return csr(np.full(rows, columns), np.tile(np.arange(columns), rows), result.ravel(), columns)
 
     def _blocks(self, first: int, last: int) -> list[int]:
         """Return where rows are cut, so that what is on the way stays small."""
@@ -255,7 +298,8 @@ class AffineMap:
         """Return what A would take as a matrix, and each product on the way; nothing is built."""
         products, pattern = tuple(self.matrix.products()), self.matrix.pattern
         nbytes = csr_nbytes(*self.matrix.shape, pattern.nnz, self.matrix.dtype.itemsize)
-        return AffineExplanation(products, pattern.nnz, nbytes, pattern.is_exact)
+        method = "products" if self.matrix.takes_products(self.matrix.shape[0]) else "rows"
+        return AffineExplanation(products, pattern.nnz, nbytes, pattern.is_exact, method)
 
 
 def _needed(stages: tuple[Stage, ...], target: Value) -> list[tuple[int, Stage]]:
@@ -266,97 +310,3 @@ def _needed(stages: tuple[Stage, ...], target: Value) -> list[tuple[int, Stage]]
             needed.append((number, stages[number - 1]))
             numbers |= {value.number for value in stages[number - 1].inputs}
     return needed[::-1]
-
-
-def _factors(whole: Windows | sparse.csr_array, each: LinearMap) -> Any:
-    """Return windows, or two matrices whose product is that with a map; the second is None if it is the first one alone."""
-    if isinstance(whole, Windows):
-        windows = whole.times(each)
-        if windows is not None:
-            return windows
-        whole = whole.tocsr()
-    if isinstance(each, Diagonal):
-        data = whole.data * each.factors.ravel()[whole.indices]
-        return _like(whole, data), None
-    if each.pattern.keeps:  # the same numbers in another shape
-        return whole, None
-    columns = np.unique(whole.indices)
-    numbers = np.searchsorted(columns, whole.indices).astype(whole.indices.dtype)
-    narrow = sparse.csr_array((whole.data, numbers, whole.indptr), shape=(whole.shape[0], len(columns)))
-    return narrow, each.take(columns.astype(np.int64))
-
-
-def _added(factors: list[Any]) -> Windows | sparse.csr_array:
-    """Return a sum of windows, or of products: one product of matrices side by side, in which what cancels stays."""
-    if all(isinstance(each, Windows) for each in factors):
-        total = sum_of(factors)
-        if total is not None:
-            return total
-    factors = [(each.tocsr(), None) if isinstance(each, Windows) else each for each in factors]
-    if len(factors) == 1 and factors[0][1] is None:
-        whole: sparse.csr_array = factors[0][0]
-        return whole
-    lefts, rights = [], []
-    for left, right in factors:
-        if right is None:
-            columns = np.unique(left.indices)
-            numbers = np.searchsorted(columns, left.indices).astype(left.indices.dtype)
-            ones = np.ones(len(columns), left.dtype)
-            right = csr(np.ones(len(columns), np.int64), columns, ones, left.shape[1])
-            left = sparse.csr_array((left.data, numbers, left.indptr), shape=(left.shape[0], len(columns)))
-        lefts.append(left)
-        rights.append(right)
-    if len(factors) > 1:
-        left, right = sparse.hstack(lefts, format="csr"), sparse.vstack(rights, format="csr")
-    return _product(left, right)
-
-
-def _product(left: sparse.csr_array, right: sparse.csr_array) -> sparse.csr_array:
-    """Return a product in which entries that cancel stay; SciPy's leaves them out."""
-    product, pattern = (
-        sparse.csr_array(first @ second) for first, second in ((left, right), (_ones(left), _ones(right)))
-    )
-    for each in (product, pattern):
-        each.sort_indices()
-    if product.nnz == pattern.nnz:
-        product.has_canonical_format = True
-        return product
-    width = pattern.shape[1]
-    places = [
-        np.repeat(np.arange(each.shape[0]), np.diff(each.indptr)) * width + each.indices for each in (product, pattern)
-    ]
-    data = np.zeros(pattern.nnz, product.dtype)
-    data[np.searchsorted(places[1], places[0])] = product.data
-    return _like(pattern, data)
-
-
-def _ones(matrix: sparse.csr_array) -> sparse.csr_array:
-    return _like(matrix, np.ones(matrix.nnz, bool))
-
-
-def _like(matrix: sparse.csr_array, data: Array) -> sparse.csr_array:
-    result = sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-    result.has_canonical_format = True
-    return result
-
-
-def _stacked(blocks: list[sparse.csr_array], width: int, dtype: Any) -> sparse.csr_array:
-    if not blocks:
-        return sparse.csr_array((0, width), dtype=dtype)
-    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
-    columns = np.concatenate([block.indices for block in blocks])
-    return csr(counts, columns, np.concatenate([block.data for block in blocks]), width)
-
-
-def _filled(blocks: Iterable[sparse.csr_array], counts: IntArray, width: int, dtype: Any) -> sparse.csr_array:
-    """Return blocks of rows as one matrix, whose rows have so many nonzeros."""
-    nnz = int(counts.sum())
-    index = sparse.get_index_dtype(maxval=max(nnz, width, len(counts)))
-    data, indices, start = np.empty(nnz, dtype), np.empty(nnz, index), 0
-    for block in blocks:
-        stop = start + block.nnz
-        data[start:stop], indices[start:stop] = block.data, block.indices
-        start = stop
-    if start != nnz:
-        raise AssertionError(f"{nnz} nonzeros were counted, and {start} were made")
-    return csr(counts, indices, data, width)

@@ -20,18 +20,19 @@ def test_rows_are_those_of_the_gram_matrix(case, transposed):
     places = RNG.permutation(np.argwhere(np.ones(sizes, bool)))
     chosen = np.flatnonzero(RNG.random(len(rows.offsets)) < 0.7)
     seen = np.zeros(len(places), int)
+    limits, around = np.array(sizes), np.array(rows.around)
     for numbers, values in rows.of(places, chosen):
         seen[numbers] += 1
         groups, inner = values.shape[2:4]
-        for number, blocks in zip(numbers, values, strict=True):
-            for offset, block in zip(rows.offsets[chosen], blocks, strict=True):
-                column = [
-                    (place + step) % size if around else place + step
-                    for place, step, size, around in zip(places[number], offset, sizes, rows.around, strict=True)
-                ]
-                inside = all(0 <= c < size for c, size in zip(column, sizes, strict=True))
-                for group in range(groups):
-                    own = slice(group * inner, (group + 1) * inner)
-                    expected = gram[(own, *places[number], own, *column)] if inside else 0.0
-                    np.testing.assert_allclose(block[group], expected, atol=1e-12)
+        columns = places[numbers][:, None] + rows.offsets[chosen]
+        columns = np.where(around, columns % limits, columns)
+        inside = ((columns >= 0) & (columns < limits)).all(axis=2)
+        columns = np.clip(columns, 0, limits - 1)
+        for group in range(groups):
+            own = np.arange(group * inner, (group + 1) * inner)
+            row = own[:, None], *places[numbers].T[:, :, None, None, None]
+            expected = gram[(*row, own, *np.moveaxis(columns, 2, 0)[..., None, None])]
+            np.testing.assert_allclose(
+                values[:, :, group], np.where(inside[..., None, None], expected, 0.0), atol=1e-12
+            )
     assert (seen == 1).all()

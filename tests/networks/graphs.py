@@ -68,7 +68,17 @@ def circular(b):
     return b.convolve("b", x, RNG.standard_normal((3, 4, 3, 1)), padding=((1, 1), (0, 0)))
 
 
-GRAPHS = {function.__name__: function for function in (layers, skip, smooth, moved, deep, circular)}
+def narrow(b):
+    x = b.move("flatten", "Flatten", lambda p: p.reshape(1, -1), [b.input])
+    x = b.along("in", "Gemm", x, {1: RNG.standard_normal((4, 60))})
+    x = b.elementwise("tanh", x, elementary.tanh)
+    x = b.along("out", "Gemm", x, {1: RNG.standard_normal((72, 4))})
+    x = b.move("reshape", "Reshape", lambda p: p.reshape(1, 2, 6, 6), [x])
+    x = b.convolve("a", x, KERNEL, padding=1)
+    return b.convolve("b", x, RNG.standard_normal((3, 4, 3, 3)), padding=1)
+
+
+GRAPHS = {function.__name__: function for function in (layers, skip, smooth, moved, deep, circular, narrow)}
 
 
 def built(name, dtype=np.float64):

@@ -117,3 +117,21 @@ def test_errors():
         net.astype("int8")
     with pytest.raises(ValueError, match="a stage must be affine to have a matrix"):
         _ = net.stages[1].matrix
+
+
+@pytest.mark.parametrize("name", ["layers", "narrow"])
+def test_full_matrices_come_from_products_too(name, monkeypatch):
+    """Both ways lead to the same matrix, whole or in part."""
+    net = built(name)
+    matrix = net.at(np.random.default_rng(5).standard_normal(net.input_shape)).matrix
+    whole = matrix.take(np.arange(matrix.shape[0])).toarray()
+    for start, stop in ((0, matrix.shape[0]), (1, 3)):
+        made = matrix._by_products(start, stop)
+        assert made.nnz == (stop - start) * matrix.shape[1]
+        np.testing.assert_allclose(made.toarray(), whole[start:stop], atol=1e-12)
+
+
+def test_which_way_is_taken():
+    assert built("narrow").at(np.ones((2, 6, 5))).explain().method == "products"
+    assert built("deep").at(np.ones((2, 6, 5))).explain().method == "rows"
+    assert "by rows" in str(built("deep").at(np.ones((2, 6, 5))).explain())
