@@ -91,6 +91,7 @@ gallery_order = [
     "pylops",
     "total_variation",
     "direct_factorisation",
+    "network",
     "interval_bounds",
 ]
 sphinx_gallery_conf = {

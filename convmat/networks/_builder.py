@@ -191,7 +191,7 @@ class Builder:
             np.maximum if is_largest else np.minimum,
             lambda x, limit: np.where(x == limit, 0.5, sign * x > sign * limit),
             (np.broadcast_to(np.asarray(limit, self.dtype), x.shape),),
-            steepest=1.0,
+            slope_range=(0.0, 1.0),
         )
         return self.function(name, [x], function)  # type: ignore[list-item]
 

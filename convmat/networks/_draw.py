@@ -25,7 +25,7 @@ _ROW = 5  # panels beside one another
 _ENTRY, _TRACED = "#b8c0cc", "#d1495b"
 
 
-def draw(stages: Sequence[Stage], target: Value, output: int) -> Figure:
+def draw(stages: Sequence[Stage], target: Value, output: int, figure: Figure | None) -> Figure:
     """Return a figure of the matrices of affine stages, and of what an output reads of each."""
     from matplotlib.figure import Figure
 
@@ -35,7 +35,8 @@ def draw(stages: Sequence[Stage], target: Value, output: int) -> Figure:
     ]
     rows = max(1, ceil(len(numbers) / _ROW))
     columns = min(_ROW, max(1, len(numbers)))
-    figure = Figure(figsize=(2.4 * columns, 2.9 * rows), layout="constrained")
+    if figure is None:
+        figure = Figure(figsize=(2.4 * columns, 2.9 * rows), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for panel in panels[len(numbers) :]:
         panel.set_axis_off()

@@ -29,7 +29,7 @@ def _density(x: Array) -> Array:
 
 def relu(shape: tuple[int, ...]) -> Elementwise:
     """Return max(x, 0)."""
-    return Elementwise("Relu", shape, lambda x: np.maximum(x, 0), lambda x: x > 0, steepest=1.0)
+    return Elementwise("Relu", shape, lambda x: np.maximum(x, 0), lambda x: x > 0, slope_range=(0.0, 1.0))
 
 
 def leaky_relu(slope: float, op: str = "LeakyRelu") -> Maker:
@@ -42,7 +42,7 @@ def leaky_relu(slope: float, op: str = "LeakyRelu") -> Maker:
         lambda x, a: np.where(x > 0, 1.0, a),
         (slope,),
         turns,
-        steepest=max(1.0, abs(slope)),
+        slope_range=(min(slope, 1.0), max(slope, 1.0)),
     )
 
 
@@ -55,7 +55,7 @@ def prelu(slopes: Array) -> Maker:
         lambda x, a: np.where(x > 0, 1.0, a),
         (np.broadcast_to(slopes, shape),),
         (0.0,),
-        steepest=max(1.0, float(abs(slopes).max(initial=0.0))),
+        slope_range=(float(np.min(slopes, initial=1.0)), float(np.max(slopes, initial=1.0))),
     )
 
 
@@ -65,7 +65,7 @@ def clip(low: float, high: float, is_open: bool = False) -> Maker:
     def slope(x: Array) -> Array:
         return (x > low) & (x < high) if is_open else (x >= low) & (x <= high)
 
-    return lambda shape: Elementwise("Clip", shape, lambda x: np.clip(x, low, high), slope, steepest=1.0)
+    return lambda shape: Elementwise("Clip", shape, lambda x: np.clip(x, low, high), slope, slope_range=(0.0, 1.0))
 
 
 def hard_sigmoid(alpha: float = 1 / 6, beta: float = 0.5) -> Maker:
@@ -76,7 +76,11 @@ def hard_sigmoid(alpha: float = 1 / 6, beta: float = 0.5) -> Maker:
         return np.where((value > 0) & (value < 1), alpha, 0.0)
 
     return lambda shape: Elementwise(
-        "HardSigmoid", shape, lambda x: np.clip(alpha * x + beta, 0, 1), slope, steepest=abs(alpha)
+        "HardSigmoid",
+        shape,
+        lambda x: np.clip(alpha * x + beta, 0, 1),
+        slope,
+        slope_range=(min(alpha, 0.0), max(alpha, 0.0)),
     )
 
 
@@ -87,28 +91,28 @@ def hard_swish(shape: tuple[int, ...]) -> Elementwise:
         return np.where(x < -3, 0.0, np.where(x <= 3, x / 3 + 0.5, 1.0))
 
     return Elementwise(
-        "HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0), steepest=1.5
+        "HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0), slope_range=(-0.5, 1.5)
     )
 
 
 def absolute(shape: tuple[int, ...]) -> Elementwise:
     """Return |x|."""
-    return Elementwise("Abs", shape, np.abs, np.sign, turns=(0.0,), steepest=1.0)
+    return Elementwise("Abs", shape, np.abs, np.sign, turns=(0.0,), slope_range=(-1.0, 1.0))
 
 
 def sigmoid(shape: tuple[int, ...]) -> Elementwise:
     """Return 1/(1 + e⁻ˣ)."""
-    return Elementwise("Sigmoid", shape, expit, lambda x: expit(x) * expit(-x), steepest=0.25)
+    return Elementwise("Sigmoid", shape, expit, lambda x: expit(x) * expit(-x), slope_range=(0.0, 0.25))
 
 
 def log_sigmoid(shape: tuple[int, ...]) -> Elementwise:
     """Return log(1/(1 + e⁻ˣ))."""
-    return Elementwise("LogSigmoid", shape, log_expit, lambda x: expit(-x), steepest=1.0)
+    return Elementwise("LogSigmoid", shape, log_expit, lambda x: expit(-x), slope_range=(0.0, 1.0))
 
 
 def tanh(shape: tuple[int, ...]) -> Elementwise:
     """Return tanh(x)."""
-    return Elementwise("Tanh", shape, np.tanh, lambda x: 1 / np.cosh(x) ** 2, steepest=1.0)
+    return Elementwise("Tanh", shape, np.tanh, lambda x: 1 / np.cosh(x) ** 2, slope_range=(0.0, 1.0))
 
 
 def silu(shape: tuple[int, ...]) -> Elementwise:
@@ -119,7 +123,7 @@ def silu(shape: tuple[int, ...]) -> Elementwise:
         result: Array = own * (1 + x * expit(-x))
         return result
 
-    return Elementwise("Silu", shape, lambda x: x * expit(x), slope, turns=(_SILU_TURN,), steepest=1.0999)
+    return Elementwise("Silu", shape, lambda x: x * expit(x), slope, turns=(_SILU_TURN,), slope_range=(-0.0999, 1.0999))
 
 
 def gelu(approximate: str = "none") -> Maker:
@@ -131,7 +135,7 @@ def gelu(approximate: str = "none") -> Maker:
             lambda x: x * ndtr(x),
             lambda x: ndtr(x) + x * _density(x),
             turns=(_GELU_TURN,),
-            steepest=1.1290,
+            slope_range=(-0.1290, 1.1290),
         )
     scale = np.sqrt(2 / np.pi)
 
@@ -146,7 +150,7 @@ def gelu(approximate: str = "none") -> Maker:
         lambda x: 0.5 * x * (1 + np.tanh(scale * (x + 0.044715 * x**3))),
         slope,
         turns=(_TANH_GELU_TURN,),
-        steepest=1.1300,
+        slope_range=(-0.1300, 1.1300),
     )
 
 
@@ -159,7 +163,7 @@ def softplus(beta: float = 1.0, threshold: float = np.inf) -> Maker:
     def slope(x: Array) -> Array:
         return np.where(beta * x > threshold, 1.0, expit(beta * x))
 
-    return lambda shape: Elementwise("Softplus", shape, value, slope, steepest=1.0)
+    return lambda shape: Elementwise("Softplus", shape, value, slope, slope_range=(0.0, 1.0))
 
 
 def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, op: str = "Elu") -> Maker:
@@ -171,8 +175,8 @@ def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, op: st
     def slope(x: Array) -> Array:
         return np.where(x > 0, scale, scale * alpha * input_scale * np.exp(np.minimum(x, 0) * input_scale))
 
-    steepest = abs(scale) * max(1.0, abs(alpha * input_scale))
-    return lambda shape: Elementwise(op, shape, value, slope, turns=(0.0,), steepest=steepest)
+    ends = scale, scale * alpha * input_scale, 0.0
+    return lambda shape: Elementwise(op, shape, value, slope, turns=(0.0,), slope_range=(min(ends), max(ends)))
 
 
 def selu(shape: tuple[int, ...]) -> Elementwise:
@@ -189,13 +193,20 @@ def mish(shape: tuple[int, ...]) -> Elementwise:
         return result
 
     return Elementwise(
-        "Mish", shape, lambda x: x * np.tanh(np.logaddexp(0, x)), slope, turns=(_MISH_TURN,), steepest=1.0885
+        "Mish",
+        shape,
+        lambda x: x * np.tanh(np.logaddexp(0, x)),
+        slope,
+        turns=(_MISH_TURN,),
+        slope_range=(-0.1126, 1.0885),
     )
 
 
 def softsign(shape: tuple[int, ...]) -> Elementwise:
     """Return x/(1 + |x|)."""
-    return Elementwise("Softsign", shape, lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2, steepest=1.0)
+    return Elementwise(
+        "Softsign", shape, lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2, slope_range=(0.0, 1.0)
+    )
 
 
 def exp(shape: tuple[int, ...]) -> Elementwise:
@@ -210,7 +221,7 @@ def log(shape: tuple[int, ...]) -> Elementwise:
 
 def error_function(shape: tuple[int, ...]) -> Elementwise:
     """Return erf(x)."""
-    return Elementwise("Erf", shape, erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), steepest=1.1284)
+    return Elementwise("Erf", shape, erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), slope_range=(0.0, 1.1284))
 
 
 def log_normal(shape: tuple[int, ...]) -> Elementwise:

@@ -91,8 +91,8 @@ class Elementwise(Function):
         Where it is defined.
     pole : float, optional
         Where it is not.
-    steepest : float, optional
-        The largest magnitude of its slope.
+    slope_range : (float, float)
+        Bounds of its slope; infinite where none are known.
     """
 
     op: str
@@ -103,7 +103,7 @@ class Elementwise(Function):
     turns: tuple[float, ...] = ()
     domain: tuple[float, float] = (-np.inf, np.inf)
     pole: float | None = None
-    steepest: float | None = None
+    slope_range: tuple[float, float] = (-np.inf, np.inf)
 
     def value(self, *arrays: Array) -> Array:
         """Return the values for an array with batch axes in front."""
@@ -138,8 +138,8 @@ class Elementwise(Function):
         return Interval(least.min(axis=0), found.max(axis=0)).outward(ULPS)
 
     def steepness(self) -> float:
-        """Return a bound of the magnitude of its slope, infinite where none is known."""
-        return self.steepest if self.steepest is not None else np.inf
+        """Return a bound of the magnitude of its slope."""
+        return max(map(abs, self.slope_range))
 
     def astype(self, dtype: npt.DTypeLike) -> Elementwise:
         """Return the function with parameters of another dtype."""
