@@ -132,6 +132,8 @@ class NetworkMatrix(LinearMap):
 
     def take(self, rows: IntArray) -> sparse.csr_array:
         """Return rows of the matrix: what is needed of each stage is what the rows read, and no more."""
+        if not rows.size:
+            return stacked([], self.shape[1], self.dtype)
         start: Any = Windows.of_rows(self._target.shape, rows, self.dtype)
         if start is None:
             ones = np.ones(len(rows), self.dtype)
