@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from convmat.geometry import Array, Axis, IntArray
 from convmat.networks import _elementary as elementary
 from convmat.networks._convolution_map import ConvolutionMap
 from convmat.networks._functions import Divide, Elementwise, Extremum, Function, Multiply
-from convmat.networks._groups import MaxPool, Normalise, Softmax
+from convmat.networks._groups import LogSoftmax, MaxPool, Normalise, Softmax
 from convmat.networks._maps import AxisProducts, Diagonal, Gather, LinearMap, Shape, identity
 from convmat.networks._stages import Stage, Value
 from convmat.operators import Convolution, TransposedConvolution
@@ -264,9 +265,27 @@ class Builder:
         """Take eˣ over its sum along an axis."""
         return self.function(name, [x], Softmax(x.shape, axis % len(x.shape)))
 
+    def log_softmax(self, name: str, x: Value, axis: int) -> Value:
+        """Take the logarithm of eˣ over its sum along an axis."""
+        return self.function(name, [x], LogSoftmax(x.shape, axis % len(x.shape)))
+
     def normalise(self, name: str, op: str, x: Value, axes: Sequence[int], epsilon: float) -> Value:
         """Subtract the mean and divide by the deviation of the numbers along some axes."""
         return self.function(name, [x], Normalise(x.shape, tuple(axes), float(epsilon), op))
+
+    def needed(self, target: Value) -> tuple[tuple[Stage, ...], Value]:
+        """Return the stages that a value needs, and the value as one of them."""
+        wanted = {target.number}
+        for number in range(len(self.stages), 0, -1):
+            if number in wanted:
+                wanted.update(value.number for value in self.stages[number - 1].inputs)
+        places = {old: new for new, old in enumerate(sorted(wanted | {0}))}
+        stages = []
+        for number in sorted(wanted - {0}):
+            stage = self.stages[number - 1]
+            inputs = tuple(value._replace(number=places[value.number]) for value in stage.inputs)
+            stages.append(replace(stage, inputs=inputs))
+        return tuple(stages), target._replace(number=places[target.number])
 
 
 def check_shape(shape: Sequence[int]) -> Shape:

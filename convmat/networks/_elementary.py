@@ -88,7 +88,7 @@ def hard_swish(shape: tuple[int, ...]) -> Elementwise:
     """Return x·clip(x/6 + 1/2, 0, 1)."""
 
     def slope(x: Array) -> Array:
-        return np.where(x < -3, 0.0, np.where(x <= 3, x / 3 + 0.5, 1.0))
+        return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
 
     return Elementwise(
         "HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0), slope_range=(-0.5, 1.5)

@@ -103,7 +103,7 @@ class Softmax(Function):
     def derivative(self, *arrays: Array) -> tuple[LinearMap, ...]:
         """Return the derivative at a point: diag(s) − s·sᵀ."""
         root = np.sqrt(self.value(*arrays))
-        return (Projection(root, root[None], root, (self._place,)),)
+        return (Projection(root, root[None], root[None], root, (self._place,)),)
 
     def bounds(self, *intervals: Interval) -> Interval:
         """Return bounds of the values: a share is the largest where its own number is, and all others are the smallest."""
@@ -122,6 +122,39 @@ class Softmax(Function):
                 powers[..., number] = 1.0
                 shares[..., number] = 1 / powers.sum(axis=-1)
         return np.moveaxis(shares, -1, self._place)
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Softmax):
+    """The logarithm of eˣ over its sum along an axis."""
+
+    op: str = "LogSoftmax"
+
+    def value(self, *arrays: Array) -> Array:
+        """Return the values for an array with batch axes in front."""
+        (x,) = arrays
+        moved = x - x.max(axis=self._place, keepdims=True)
+        logarithms: Array = moved - np.log(np.exp(moved).sum(axis=self._place, keepdims=True))
+        return logarithms
+
+    def derivative(self, *arrays: Array) -> tuple[LinearMap, ...]:
+        """Return the derivative at a point: I − 1·sᵀ, where s are the shares."""
+        shares = np.exp(self.value(*arrays))
+        ones = np.ones_like(shares)
+        return (Projection(ones, ones[None], shares[None], ones, (self._place,)),)
+
+    def bounds(self, *intervals: Interval) -> Interval:
+        """Return bounds of the values."""
+        ((low, high),) = intervals
+        ends = []
+        with np.errstate(divide="ignore"):
+            for own, others, limit in ((low, high, high), (high, low, low)):
+                shares = np.log(self._extreme(own, others))
+                # Where a share vanishes, its logarithm is about own − the largest of the others.
+                count = np.log(self.output_shape[self._place])
+                largest = limit.max(axis=self._place, keepdims=True)
+                ends.append(np.where(np.isfinite(shares), shares, own - largest - (count if own is low else 0.0)))
+        return Interval(*ends).outward(ULPS * self.output_shape[self._place])
 
 
 @dataclass(frozen=True)
@@ -170,7 +203,7 @@ class Normalise(Function):
         root = np.sqrt(np.asarray(self._count, centred.dtype))
         vectors = np.stack([np.ones_like(centred) / root, centred / divisor / root])
         factors = np.broadcast_to(1 / divisor, centred.shape)
-        return (Projection(factors, vectors, np.ones_like(centred), self._places),)
+        return (Projection(factors, vectors, vectors, np.ones_like(centred), self._places),)
 
     def bounds(self, *intervals: Interval) -> Interval:
         """Return bounds of the values, which are never larger than √(n − 1)."""

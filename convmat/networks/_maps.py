@@ -154,8 +154,8 @@ def _in_batches(function: Any, x: Array, shape: Shape, result: Shape) -> Array:
     outer = x.ndim - len(shape)
     if outer < 0 or x.shape[outer:] != shape:
         raise ValueError(f"x must have shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    values: Array = function(x.reshape(-1, *shape))
-    return values.reshape(*x.shape[:outer], *result)
+    values: Array = function(x.reshape(prod(x.shape[:outer]), *shape))
+    return values.reshape((*x.shape[:outer], *result))
 
 
 def csr(counts: Any, columns: Any, values: Array, width: int) -> sparse.csr_array:

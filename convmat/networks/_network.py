@@ -90,8 +90,8 @@ class Network:
         """
         given = self._check(x)
         batch = given.shape[: given.ndim - len(self.input_shape)]
-        values = dict(self._values(given.reshape(-1, *self._source.shape), keep=False))
-        result: Array = values[self._target.number].reshape(*batch, *self.output_shape)
+        values = dict(self._values(given.reshape(prod(batch), *self._source.shape), keep=False))
+        result: Array = values[self._target.number].reshape((*batch, *self.output_shape))
         return result
 
     def _check(self, x: npt.ArrayLike) -> Array:

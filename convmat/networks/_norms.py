@@ -53,7 +53,7 @@ def stage_norm_bound(stage: Stage) -> float:
         return sqrt(prod(min(axis.taps, overlap) for axis, overlap in zip(function.axes, overlaps, strict=True)))
     if isinstance(function, Extremum):
         return 1.0
-    return 0.5 * (1 + _MARGIN) if isinstance(function, Softmax) else inf
+    return 0.5 * (1 + _MARGIN) if type(function) is Softmax else inf
 
 
 def lipschitz_bound(stages: Sequence[Stage], target: int, pairs: bool) -> float:

@@ -15,33 +15,33 @@ from convmat.networks._patterns import Pattern, full_pattern
 
 
 class Projection(LinearMap):
-    """diag(left)·(I − Σᵢ uᵢ·uᵢᵀ)·diag(right), for the numbers along some axes of an array, each group by itself.
+    """diag(left)·(I − Σᵢ uᵢ·vᵢᵀ)·diag(right), for the numbers along some axes of an array, each group by itself.
 
     Parameters
     ----------
     left, right : array
         Of the array's shape.
-    vectors : array (count, *shape)
-        The uᵢ of all groups.
+    outer, inner : array (count, *shape)
+        The uᵢ and the vᵢ of all groups.
     axes : tuple of int
         The axes, negative.
     """
 
-    def __init__(self, left: Array, vectors: Array, right: Array, axes: tuple[int, ...]) -> None:
-        self.left, self.vectors, self.right, self.axes = left, vectors, right, axes
+    def __init__(self, left: Array, outer: Array, inner: Array, right: Array, axes: tuple[int, ...]) -> None:
+        self.left, self.outer, self.inner, self.right, self.axes = left, outer, inner, right, axes
         self._set(right.dtype, right.shape, right.shape)
 
     def _forward(self, x: Array) -> Array:
-        return self._product(self.left, x * self.right)
+        return self._without(x * self.right, self.outer, self.inner) * self.left
 
     def _backward(self, y: Array) -> Array:
-        return self._product(self.right, y * self.left)
+        return self._without(y * self.left, self.inner, self.outer) * self.right
 
-    def _product(self, factors: Array, x: Array) -> Array:
+    def _without(self, x: Array, outer: Array, inner: Array) -> Array:
         result = x.copy()
-        for vector in self.vectors:
-            result -= vector * (vector * x).sum(axis=self.axes, keepdims=True)
-        return result * factors
+        for first, second in zip(outer, inner, strict=True):
+            result -= first * (second * x).sum(axis=self.axes, keepdims=True)
+        return result
 
     @cached_property
     def _groups(self) -> IntArray:
@@ -62,8 +62,9 @@ class Projection(LinearMap):
         """Return rows of the matrix."""
         columns = self._groups[self._own[rows]]
         values = (columns == rows[:, None]).astype(self.dtype)
-        for vector in self.vectors.reshape(len(self.vectors), -1):
-            values -= vector[rows, None] * vector[columns]
+        flat = (each.reshape(len(each), -1) for each in (self.outer, self.inner))
+        for first, second in zip(*flat, strict=True):
+            values -= first[rows, None] * second[columns]
         values *= self.left.ravel()[rows, None] * self.right.ravel()[columns]
         return csr(np.full(len(rows), columns.shape[1]), columns.ravel(), values.ravel(), self.shape[1])
 
@@ -73,7 +74,8 @@ class Projection(LinearMap):
 
     def astype(self, dtype: npt.DTypeLike) -> Projection:
         """Return the map in another dtype."""
-        return Projection(self.left.astype(dtype), self.vectors.astype(dtype), self.right.astype(dtype), self.axes)
+        left, outer, inner, right = (each.astype(dtype) for each in (self.left, self.outer, self.inner, self.right))
+        return Projection(left, outer, inner, right, self.axes)
 
     @property
     def pattern(self) -> Pattern:

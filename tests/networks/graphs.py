@@ -36,6 +36,7 @@ def smooth(b):
     x = b.multiply("excite", b.input, gate)
     x = b.softmax("softmax", x, 2)
     x = b.elementwise("log", x, elementary.log)
+    x = b.log_softmax("shares", x, 1)
     x = b.normalise("layer", "LayerNormalization", x, (1, 3), 1e-5)
     y = b.elementwise("gelu", x, elementary.gelu())
     return b.divide("ratio", y, b.elementwise("exp", x, elementary.exp))
