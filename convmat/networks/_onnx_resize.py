@@ -1,122 +1,211 @@
-"""ONNX's operators that change the size of an image: each axis has a matrix of its own, as ONNX's reference computes it."""
+"""ONNX's Resize and Upsample: a matrix for each axis, or the number that is nearest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
-import onnx
 from scipy import sparse
 
 from convmat.geometry import Array, IntArray
 from convmat.networks._builder import Builder, Operand, check_shape
-from convmat.networks._onnx_nodes import Node, Rule, evaluate
+from convmat.networks._onnx_nodes import Node, Rule
 from convmat.networks._stages import Value
 
-_FIRST_VERSION = 11  # of Resize that has all options; what is older is written as one of these
-_SEPARABLE = ("linear", "bilinear", "cubic")
+
+@dataclass(frozen=True)
+class Line:
+    """What is done along an axis.
+
+    Attributes
+    ----------
+    size, outputs : int
+        Before and after.
+    scale : float
+        How much longer the axis becomes; times the size, not always a whole number.
+    region : (float, float)
+        Where the part begins and ends that is resized, if only a part is; as shares of the axis.
+    """
+
+    size: int
+    outputs: int
+    scale: float
+    region: tuple[float, float]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is done."""
+        return not (self.size == self.outputs and np.isclose(self.scale, 1.0) and self.region == (0.0, 1.0))
 
 
 def resize(builder: Builder, node: Node) -> Operand:
-    """Change the size of an array: nearest numbers are moved, others are sums along each axis."""
-    node = _modern(node)
-    x = node.value()
-    axes, scales, sizes, roi = _resized(node, x)
-    if node.get("keep_aspect_ratio_policy", "stretch") != "stretch" and sizes is not None:
-        raise ValueError(f"{node} must stretch to its sizes, got policy {node.get('keep_aspect_ratio_policy')!r}")
-    wanted = list(x.shape)
-    for place, axis in enumerate(axes):
-        wanted[axis] = int(sizes[place]) if sizes is not None else int(np.floor(x.shape[axis] * scales[place]))
-    check_shape(wanted)
-    if node.get("mode", "nearest") == "nearest":
-        return _nearest(builder, node, x)
-    if node.get("mode") not in _SEPARABLE:
-        raise ValueError(f"{node} must have mode nearest, linear or cubic, got {node.get('mode')!r}")
-    if node.get("coordinate_transformation_mode") == "tf_crop_and_resize" and node.get("extrapolation_value", 0.0):
-        raise ValueError(f"{node} must put zeros outside, got extrapolation_value {node.get('extrapolation_value')}")
-    factors = {}
-    for place, axis in enumerate(axes):
-        own = (
-            _chosen(scales, place),
-            _chosen(sizes, place),
-            None if roi is None else (roi[place], roi[place + len(axes)]),
+    """Interpolate along axes."""
+    x, mode = node.value(), node.get("mode")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise ValueError(f"{node} must have mode nearest, linear or cubic, got {mode!r}")
+    lines = {axis: line for axis, line in _lines(node, x).items() if line.changes}
+    check_shape([lines[axis].outputs if axis in lines else size for axis, size in enumerate(x.shape)])
+    outside = [_outside(node, line) for line in lines.values()]
+    fill = float(node.get("extrapolation_value", 0.0)) if any(each.any() for each in outside) else 0.0
+    if not lines:
+        return x
+    if mode == "nearest":
+        places = {axis: _nearest(node, line) for axis, line in lines.items()}
+        return builder.move(node.name, node.op, partial(_taken, places), [x], fill)
+    offset = _offset(x, dict(zip(lines, outside, strict=True)), fill) if fill else None
+    return builder.along(node.name, node.op, x, {axis: _matrix(node, line) for axis, line in lines.items()}, offset)
+
+
+def _taken(lines: dict[int, IntArray], places: IntArray) -> IntArray:
+    for axis, own in lines.items():
+        places = places.take(np.maximum(own, 0), axis)
+        places[(*(slice(None) for _ in range(axis)), own < 0)] = -1
+    return places
+
+
+def _offset(x: Value, outside: dict[int, Any], fill: float) -> Array:
+    """Return what is put where an axis is read outside."""
+    offset = np.zeros([len(outside.get(axis, range(size))) for axis, size in enumerate(x.shape)])
+    for axis, own in outside.items():
+        offset[(*(slice(None) for _ in range(axis)), own)] = fill
+    return offset
+
+
+def _lines(node: Node, x: Value) -> dict[int, Line]:
+    """Return what is done along each axis that the node names."""
+    count = len(x.shape)
+    axes = [int(axis) % count for axis in node.get("axes") or range(count)]
+    regions, scales, sizes = _region(node, len(axes)), _numbers(node, "scales"), _numbers(node, "sizes")
+    if (scales is None) == (sizes is None) or len(cast(Any, sizes if scales is None else scales)) != len(axes):
+        raise ValueError(f"{node} must have either sizes or scales for {len(axes)} axes")
+    own = [x.shape[axis] for axis in axes]
+    if sizes is None:
+        factors = [float(each) for each in cast(Any, scales)]
+        wanted = [int(factor * size) for factor, size in zip(factors, own, strict=True)]
+    else:
+        factors = [int(each) / size for each, size in zip(sizes, own, strict=True)]
+        wanted = [int(each) for each in sizes]
+        policy = node.get("keep_aspect_ratio_policy", "stretch")
+        if policy != "stretch":
+            factors = [{"not_larger": min, "not_smaller": max}[policy](factors)] * len(axes)
+            wanted = [int(factor * size + 0.5) for factor, size in zip(factors, own, strict=True)]
+    if min(wanted, default=1) < 1 or not all(np.isfinite(factors)):
+        raise ValueError(f"{node} must have positive sizes, got {wanted}")
+    return {
+        axis: Line(size, outputs, factor, region)
+        for axis, size, outputs, factor, region in zip(axes, own, wanted, factors, regions, strict=True)
+    }
+
+
+_PLACES = {("Resize", "scales"): 2, ("Resize", "sizes"): 3, ("Upsample", "scales"): 1}
+
+
+def _numbers(node: Node, name: str) -> Array | None:
+    """Return scales or sizes, if they are given; older versions have scales elsewhere."""
+    if node.get(name) is not None:
+        return np.array(node.get(name))
+    place = _PLACES.get((node.op, name))
+    if node.op == "Resize" and node.version < 11:
+        place = 1 if name == "scales" else None
+    found = None if place is None else node.constant(place)
+    return None if found is None or not np.size(found) else np.ravel(found)
+
+
+def _coordinates_mode(node: Node) -> str:
+    return str(node.get("coordinate_transformation_mode", "asymmetric"))
+
+
+def _region(node: Node, count: int) -> list[tuple[float, float]]:
+    if _coordinates_mode(node) != "tf_crop_and_resize":
+        return [(0.0, 1.0)] * count
+    given = np.ravel(node.weights(1)).astype(float)
+    if len(given) != 2 * count:
+        raise ValueError(f"{node} must have a region of {2 * count} numbers, got {len(given)}")
+    return [(float(first), float(last)) for first, last in zip(given[:count], given[count:], strict=True)]
+
+
+def _coordinates(node: Node, line: Line) -> Array:
+    """Return the position before that each position after is, a fraction."""
+    own = np.arange(line.outputs, dtype=float)
+    length, mode = line.scale * line.size, _coordinates_mode(node)  # a fraction, too
+    if mode == "asymmetric":
+        return own / line.scale
+    if mode == "align_corners":
+        return np.zeros_like(own) if length == 1 else own * (line.size - 1) / (length - 1)
+    if mode == "tf_crop_and_resize":
+        first, last = (each * (line.size - 1) for each in line.region)
+        return (
+            np.full_like(own, 0.5 * (first + last))
+            if line.outputs == 1
+            else first + own * (last - first) / (length - 1)
         )
-        if wanted[axis] != x.shape[axis] or own[2] is not None or (scales is not None and scales[place] != 1):
-            factors[axis] = _matrix(node, x.shape[axis], *own)
-    return builder.along(node.name, node.op, x, factors) if factors else x
+    if mode == "pytorch_half_pixel" and length == 1:
+        return np.full_like(own, -0.5)
+    if mode == "half_pixel_symmetric":
+        return line.size / 2 * (1 - line.outputs / length) + (own + 0.5) / line.scale - 0.5
+    if mode in ("half_pixel", "pytorch_half_pixel"):
+        return (own + 0.5) / line.scale - 0.5
+    raise ValueError(f"{node} must have a known coordinate_transformation_mode, got {mode!r}")
 
 
-def _chosen(values: Array | None, place: int) -> float | None:
-    return None if values is None else float(values[place])
+def _outside(node: Node, line: Line) -> Any:
+    """Tell which positions are outside of the axis, and have a number of their own."""
+    if _coordinates_mode(node) != "tf_crop_and_resize":
+        return np.zeros(line.outputs, bool)
+    found = _coordinates(node, line)
+    return (found < 0) | (found > line.size - 1)
 
 
-def _modern(node: Node) -> Node:
-    """Return a node as one of Resize in a version that has all options."""
-    if node.op == "Resize" and node.version >= _FIRST_VERSION:
-        return node
-    scales = node.get("scales") if node.op == "Upsample" and node.version < 9 else node.weights(1)
-    proto = onnx.helper.make_node(
-        "Resize",
-        ["x", "", "scales"],
-        list(node.proto.output),
-        node.name,
-        mode=node.get("mode", "nearest"),
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
+def _nearest(node: Node, line: Line) -> IntArray:
+    found = _coordinates(node, line)
+    mode = node.get("nearest_mode", "floor")
+    rounded = {
+        "round_prefer_floor": lambda: np.ceil(found - 0.5),
+        "round_prefer_ceil": lambda: np.floor(found + 0.5),
+        "floor": lambda: np.floor(found),
+        "ceil": lambda: np.ceil(found),
+    }[mode]()
+    places = np.clip(rounded, 0, line.size - 1).astype(np.int64)
+    return np.where(_outside(node, line), -1, places)
+
+
+def _matrix(node: Node, line: Line) -> sparse.csr_array:
+    """Return the matrix of an axis: weights of neighbours, the ends repeated."""
+    found, mode = _coordinates(node, line), node.get("mode")
+    squeezed = min(line.scale, 1.0) if node.get("antialias", 0) else 1.0
+    half = 1 if mode == "linear" else 2
+    reach = int(np.ceil(half / squeezed))
+    check_shape((line.outputs, 2 * reach + 1))
+    places = np.floor(found).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
+    distances = abs(found[:, None] - places)
+    weights = (
+        _linear(distances * squeezed)
+        if mode == "linear"
+        else _cubic(distances * squeezed, node.get("cubic_coeff_a", -0.75))
     )
-    inputs = node.operand(), None, np.asarray(scales, np.float32)
-    return replace(node, proto=proto, inputs=inputs, opsets={**node.opsets, "": 13})
+    if node.get("exclude_outside", 0):
+        weights = np.where((places >= 0) & (places < line.size), weights, 0.0)
+    if squeezed < 1 or node.get("exclude_outside", 0):
+        sums = weights.sum(axis=1, keepdims=True)
+        weights = weights / np.where(sums == 0, 1.0, sums)
+    weights[_outside(node, line)] = 0
+    rows = np.broadcast_to(np.arange(line.outputs)[:, None], weights.shape)
+    columns = np.clip(places, 0, line.size - 1)
+    matrix = sparse.csr_array((weights.ravel(), (rows.ravel(), columns.ravel())), shape=(line.outputs, line.size))
+    matrix.eliminate_zeros()
+    return matrix
 
 
-def _resized(node: Node, x: Value) -> tuple[list[int], Any, Array | None, Array | None]:
-    """Return which axes change, their scales or sizes, and the region that is taken of each."""
-    given = node.get("axes")
-    axes = list(range(len(x.shape))) if given is None else [int(axis) % len(x.shape) for axis in given]
-    scales, sizes = (node.constant(index) for index in (2, 3))
-    scales, sizes = (None if each is None or not each.size else np.ravel(each) for each in (scales, sizes))
-    if (scales is None) == (sizes is None):
-        raise ValueError(f"{node} must have either scales or sizes, got {'neither' if scales is None else 'both'}")
-    roi = node.constant(1) if node.get("coordinate_transformation_mode") == "tf_crop_and_resize" else None
-    for values, count in ((scales, len(axes)), (sizes, len(axes)), (roi, 2 * len(axes))):
-        if values is not None and np.size(values) != count:
-            raise ValueError(f"{node} must have {count} numbers for {len(axes)} axes, got {np.size(values)}")
-    return axes, scales, sizes, roi
+def _linear(distances: Array) -> Array:
+    return np.maximum(1 - distances, 0)
 
 
-def _nearest(builder: Builder, node: Node, x: Value) -> Operand:
-    fill = float(node.get("extrapolation_value", 0.0) or 0.0)
-    constants = [node.constant(index) for index in range(1, len(node.inputs))]
-
-    def places(given: IntArray) -> IntArray:
-        found = evaluate(node, [given + 1.0, *constants], {"extrapolation_value": 0.0})[0]  # so that 0 is no place
-        moved: IntArray = np.rint(found).astype(np.int64) - 1
-        return moved
-
-    return builder.move(node.name, node.op, places, [x], fill)
-
-
-def _matrix(
-    node: Node, size: int, scale: float | None, wanted: float | None, region: Sequence[float] | None
-) -> sparse.csr_array:
-    """Return the matrix of an axis: what becomes of unit vectors, which lie along another axis that keeps its size."""
-    units = np.eye(size)[:, :, None, None]
-    sizes = None if wanted is None else np.array([size, int(wanted), 1, 1], np.int64)
-    scales = None if scale is None else np.array([1.0, scale, 1.0, 1.0], np.float32)
-    roi = None if region is None else np.array([0, region[0], 0, 0, 1, region[1], 1, 1], np.float32)
-    plain = replace(node, proto=_without_axes(node.proto))
-    found = evaluate(plain, [units, roi, scales, sizes])[0]
-    return sparse.csr_array(np.ascontiguousarray(found[:, :, 0, 0].T))
-
-
-def _without_axes(proto: Any) -> Any:
-    own = onnx.NodeProto()
-    own.CopyFrom(proto)
-    kept = [each for each in own.attribute if each.name != "axes"]
-    own.ClearField("attribute")
-    own.attribute.extend(kept)
-    return own
+def _cubic(distances: Array, a: float) -> Array:
+    near = ((a + 2) * distances - (a + 3)) * distances**2 + 1
+    far = ((a * distances - 5 * a) * distances + 8 * a) * distances - 4 * a
+    return np.where(distances <= 1, near, np.where(distances < 2, far, 0.0))
 
 
 RESIZES: dict[str, Rule] = {"Resize": resize, "Upsample": resize}
