@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -106,15 +107,15 @@ class NetworkMatrix(LinearMap):
     ) -> None:
         self._source, self._target = source, target
         self._stages = _needed(stages, target)
+        self._limit = np.inf  # of what stages return: 1 where only zero or not is asked for
         self._set(dtype, *shapes)
 
     def _forward(self, x: Array) -> Array:
         values: dict[int, Any] = {0: x.reshape(-1, *self._source.shape)}
         last = {value.number: number for number, stage in self._stages for value in stage.inputs}
         for number, stage in self._stages:
-            values[number] = sum(
-                each.apply(values[value.number]) for each, value in zip(stage.maps, stage.inputs, strict=True)
-            )
+            parts = [each.apply(values[value.number]) for each, value in zip(stage.maps, stage.inputs, strict=True)]
+            values[number] = self._limited(sum(parts))
             for value in stage.inputs:
                 if last[value.number] == number and value.number != self._target.number:
                     values.pop(value.number, None)
@@ -126,9 +127,12 @@ class NetworkMatrix(LinearMap):
         for number, stage in reversed(self._stages):
             whole = values.pop(number)
             for each, value in zip(stage.maps, stage.inputs, strict=True):
-                values[value.number] = values.get(value.number, 0) + each.apply_adjoint(whole)
+                values[value.number] = self._limited(values.get(value.number, 0) + each.apply_adjoint(whole))
         result = values.get(0, 0)
         return np.broadcast_to(result, (len(y), *self._source.shape)) if np.ndim(result) == 0 else result
+
+    def _limited(self, array: Any) -> Any:
+        return array if self._limit == np.inf else np.minimum(array, self._limit)
 
     def take(self, rows: IntArray) -> sparse.csr_array:
         """Return rows of the matrix: what is needed of each stage is what the rows read, and no more."""
@@ -184,12 +188,12 @@ class NetworkMatrix(LinearMap):
         return filled(blocks, counts, self.shape[1], self.dtype)
 
     def takes_products(self, rows: int) -> bool:
-        """Tell whether so many rows are made by products with unit vectors: where all of the matrix is full.
+        """Tell whether so many rows are made by products with unit vectors: where no zero of the matrix is known.
 
         These take the work of all stages for each row, or for each column, whichever are fewer. Rows one stage after the
         other take less where they read little of what comes before, but sparse products are slower.
         """
-        if not self.pattern.is_exact or self.pattern.nnz < prod(self.shape):
+        if self.pattern.nnz < prod(self.shape):
             return False
         whole = sum(each.nnz for _, stage in self._stages for each in stage.maps)
         share, work = rows / max(1, self.shape[0]), 0.0
@@ -199,7 +203,20 @@ class NetworkMatrix(LinearMap):
         return min(rows, self.shape[1]) * whole < _DENSE * work
 
     def _by_products(self, first: int, last: int) -> sparse.csr_array:
-        """Return rows of a matrix without zeros, by products with unit vectors."""
+        """Return rows of a matrix by products with unit vectors."""
+        dense = self._unit_products(first, last)
+        if self.pattern.is_exact:
+            return csr(
+                np.full(len(dense), self.shape[1]),
+                np.tile(np.arange(self.shape[1]), len(dense)),
+                dense.ravel(),
+                self.shape[1],
+            )
+        rows, columns = np.nonzero(self.structure()._unit_products(first, last))
+        return csr(np.bincount(rows, minlength=len(dense)), columns, dense[rows, columns], self.shape[1])
+
+    def _unit_products(self, first: int, last: int) -> Array:
+        """Return rows as a dense array, from as many products as there are rows, or columns if these are fewer."""
         rows, columns = last - first, self.shape[1]
         is_adjoint = rows <= columns
         size, shape = (rows, self.output_shape) if is_adjoint else (columns, self.input_shape)
@@ -214,7 +231,14 @@ class NetworkMatrix(LinearMap):
                 result[numbers] = self.apply_adjoint(units).reshape(len(numbers), -1)
             else:
                 result[:, numbers] = self.apply(units).reshape(len(numbers), -1)[:, first:last].T
-        return csr(np.full(rows, columns), np.tile(np.arange(columns), rows), result.ravel(), columns)
+        return result
+
+    def structure(self) -> NetworkMatrix:
+        """Return a map with the same nonzeros, all of them positive."""
+        maps = [tuple(each.structure() for each in stage.maps) for _, stage in self._stages]
+        return self._with(
+            [replace(stage, maps=own) for (_, stage), own in zip(self._stages, maps, strict=True)], self.dtype, 1.0
+        )
 
     def _blocks(self, first: int, last: int) -> list[int]:
         """Return where rows are cut, so that what is on the way stays small."""
@@ -256,9 +280,12 @@ class NetworkMatrix(LinearMap):
 
     def astype(self, dtype: npt.DTypeLike) -> NetworkMatrix:
         """Return the map in another dtype."""
-        stages = tuple(stage.astype(dtype) for _, stage in self._stages)
-        matrix = NetworkMatrix(stages, self._source, self._target, dtype, (self.input_shape, self.output_shape))
+        return self._with([stage.astype(dtype) for _, stage in self._stages], dtype, self._limit)
+
+    def _with(self, stages: Sequence[Stage], dtype: Any, limit: float) -> NetworkMatrix:
+        matrix = NetworkMatrix((), self._source, self._target, dtype, (self.input_shape, self.output_shape))
         matrix._stages = [(number, stage) for (number, _), stage in zip(self._stages, stages, strict=True)]
+        matrix._limit = limit
         return matrix
 
 

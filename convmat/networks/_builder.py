@@ -15,6 +15,7 @@ from convmat.networks._convolution_map import ConvolutionMap
 from convmat.networks._functions import Divide, Elementwise, Extremum, Function, Multiply
 from convmat.networks._groups import LogSoftmax, MaxPool, Normalise, Softmax
 from convmat.networks._maps import AxisProducts, Diagonal, Gather, LinearMap, Shape, identity
+from convmat.networks._matrix_products import MatrixProduct, fitting_shapes
 from convmat.networks._stages import Stage, Value
 from convmat.operators import Convolution, TransposedConvolution
 
@@ -49,7 +50,7 @@ class Builder:
         self, name: str, op: str, inputs: Sequence[Value], maps: Sequence[LinearMap], offset: Array | None = None
     ) -> Value:
         """Add an affine stage, and return what it returns."""
-        shape = maps[0].output_shape
+        shape = check_shape(maps[0].output_shape)
         if offset is not None:
             offset = np.broadcast_to(np.asarray(offset, self.dtype), shape)
         self.stages.append(Stage(name, op, tuple(inputs), shape, tuple(maps), offset))
@@ -57,6 +58,7 @@ class Builder:
 
     def function(self, name: str, inputs: Sequence[Value], function: Function) -> Value:
         """Add a stage that is no affine map, and return what it returns."""
+        check_shape(function.output_shape)
         self.stages.append(Stage(name, function.op, tuple(inputs), function.output_shape, function=function))
         return Value(len(self.stages), function.output_shape)
 
@@ -195,6 +197,27 @@ class Builder:
             slope_range=(0.0, 1.0),
         )
         return self.function(name, [x], function)  # type: ignore[list-item]
+
+    def matmul(self, name: str, first: Value, second: Value) -> Value:
+        """Multiply two arrays of matrices that both depend on the input; a vector stands for a row, or for a column."""
+        shapes = [first.shape if len(first.shape) > 1 else (1, *first.shape)]
+        shapes += [second.shape if len(second.shape) > 1 else (*second.shape, 1)]
+        wanted = fitting_shapes(*shapes)
+        own = [
+            self.broadcast(name, self._reshaped(name, each, shape), full)
+            for each, shape, full in zip((first, second), shapes, wanted, strict=True)
+        ]
+        check_shape((*wanted[0][:-1], wanted[1][-1]))
+        found = self.function(name, own, MatrixProduct(*wanted))  # type: ignore[arg-type]
+        lost = (len(first.shape) == 1, len(second.shape) == 1)
+        rows, columns = found.shape[-2:]
+        last = (*(() if lost[0] else (rows,)), *(() if lost[1] else (columns,)))
+        return self._reshaped(name, found, (*found.shape[:-2], *last))
+
+    def _reshaped(self, name: str, x: Value, shape: Shape) -> Value:
+        if x.shape == shape:
+            return x
+        return self.move(f"{name}/reshape", "Reshape", lambda places: places.reshape(shape), [x])  # type: ignore[return-value]
 
     def _pair(self, name: str, first: Value, second: Value, kind: Callable[[Shape], Function]) -> Value:
         shape = np.broadcast_shapes(first.shape, second.shape)

@@ -79,6 +79,10 @@ class ConvolutionMap(LinearMap):
         """Return the map with the magnitudes of the kernel, which are no less where a border adds taps."""
         return self._with(abs(np.asarray(self.operator.kernel)))
 
+    def structure(self) -> ConvolutionMap:
+        """Return a map with the same nonzeros, all of them positive; nothing leaks into others."""
+        return self._with(np.ones_like(self.operator.kernel)).plain()
+
     def plain(self) -> ConvolutionMap:
         """Return the map by an engine that sums products and nothing else, so that its rounding is bounded."""
         operator = type(self.operator)(self.operator.kernel, self.operator.input_shape, **self.options, engine="gemm")

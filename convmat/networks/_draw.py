@@ -10,9 +10,9 @@ import numpy as np
 
 from convmat.geometry import Array, IntArray
 from convmat.networks._convolution_map import axis_table_pattern
-from convmat.networks._functions import Function
 from convmat.networks._groups import MaxPool, Normalise, Softmax
 from convmat.networks._maps import AxisProducts
+from convmat.networks._matrix_products import MatrixProduct
 from convmat.networks._patterns import full_pattern
 from convmat.networks._stages import Stage, Value
 
@@ -58,18 +58,19 @@ def trace(stages: Sequence[Stage], target: Value, output: int) -> dict[int, Any]
             continue
         rows = np.flatnonzero(found[number])
         for place, value in enumerate(stage.inputs):
-            columns = (
-                stage.maps[place].take(rows).indices if stage.function is None else _reads(stage.function, value, rows)
-            )
+            columns = stage.maps[place].take(rows).indices if stage.function is None else _reads(stage, place, rows)
             own = np.zeros(prod(value.shape), bool)
             own[columns] = True
             found[value.number] = own if found[value.number] is None else own | found[value.number]
     return found
 
 
-def _reads(function: Function, value: Value, rows: IntArray) -> IntArray:
+def _reads(stage: Stage, place: int, rows: IntArray) -> IntArray:
     """Return the numbers of an input that numbers of a function's output depend on."""
-    shape = value.shape
+    function, shape = stage.function, stage.inputs[place].shape
+    if isinstance(function, MatrixProduct):
+        products = function.derivative(*(np.ones(value.shape) for value in stage.inputs))
+        return products[place].take(rows).indices.astype(np.int64)
     if isinstance(function, MaxPool):
         places = range(len(shape) - len(function.axes), len(shape))
         factors: dict[int, Any] = {

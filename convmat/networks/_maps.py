@@ -52,6 +52,10 @@ class LinearMap(ArrayOperator):
         """Return the map with the magnitudes of the matrix."""
 
     @abstractmethod
+    def structure(self) -> LinearMap:
+        """Return a map with the same nonzeros, all of them positive."""
+
+    @abstractmethod
     def astype(self, dtype: npt.DTypeLike) -> Self:
         """Return the map in another dtype."""
 
@@ -190,6 +194,10 @@ class Diagonal(LinearMap):
         """Return the map with the magnitudes of the matrix."""
         return Diagonal(abs(self.factors))
 
+    def structure(self) -> Diagonal:
+        """Return a map with the same nonzeros, all of them positive."""
+        return Diagonal(np.ones_like(self.factors))
+
     def astype(self, dtype: npt.DTypeLike) -> Diagonal:
         """Return the map in another dtype."""
         return Diagonal(self.factors.astype(dtype))
@@ -256,6 +264,8 @@ class Gather(LinearMap):
     def absolute(self) -> Gather:
         """Return the map with the magnitudes of the matrix."""
         return self
+
+    structure = absolute
 
     def astype(self, dtype: npt.DTypeLike) -> Gather:
         """Return the map in another dtype."""
@@ -342,6 +352,11 @@ class AxisProducts(LinearMap):
     def absolute(self) -> AxisProducts:
         """Return the map with the magnitudes of the matrix."""
         return AxisProducts(self.input_shape, {axis: abs(factor) for axis, factor in self.factors.items()})
+
+    def structure(self) -> AxisProducts:
+        """Return a map with the same nonzeros, all of them positive."""
+        ones = {axis: axis_pattern(factor).astype(self.dtype) for axis, factor in self.factors.items()}  # type: ignore[union-attr]
+        return AxisProducts(self.input_shape, ones)
 
     def astype(self, dtype: npt.DTypeLike) -> AxisProducts:
         """Return the map in another dtype."""

@@ -11,6 +11,7 @@ from convmat.geometry import Array, Axis
 from convmat.networks import _elementary as elementary
 from convmat.networks._builder import Builder, Operand
 from convmat.networks._elementary import Maker
+from convmat.networks._functions import Elementwise
 from convmat.networks._onnx_nodes import Node, Rule
 from convmat.networks._stages import Value
 
@@ -52,18 +53,10 @@ def pair(builder: Builder, node: Node) -> tuple[Operand, Operand]:
     """Return two operands; before version 7, the second one says itself which axes it is repeated along."""
     first, second = node.operand(0), node.operand(1)
     if node.version < 7 and node.get("broadcast", 0) and (axis := node.get("axis")) is not None:
-        count, own = len(np.shape(_shape_only(first))), tuple(_shape(second))
+        count, own = len(first.shape), tuple(second.shape)
         shape = own + (1,) * (count - axis % count - len(own))
         second = reshape(builder, f"{node.name}/expand", second, shape)
     return first, second
-
-
-def _shape(operand: Operand) -> tuple[int, ...]:
-    return operand.shape if isinstance(operand, Value) else np.shape(operand)
-
-
-def _shape_only(operand: Operand) -> Array:
-    return np.broadcast_to(np.float32(0), _shape(operand))
 
 
 def reshape(builder: Builder, name: str, x: Operand, shape: tuple[int, ...]) -> Operand:
@@ -97,10 +90,31 @@ def power(builder: Builder, node: Node) -> Operand:
             raise ValueError(f"{node} must have a base that is positive where the exponent is no constant")
         logarithms = builder.scale(f"{node.name}/log", exponent, np.log(np.asarray(base, np.float64)))
         return builder.elementwise(node.name, logarithms, elementary.exp)
-    if isinstance(exponent, Value) or np.unique(exponent).size != 1:
-        raise ValueError(f"{node} must have one constant exponent for all numbers")
+    if isinstance(exponent, Value):
+        raise ValueError(f"{node} must have a constant base or exponent, got two that depend on the network's input")
     base = builder.broadcast(node.name, base, np.broadcast_shapes(base.shape, np.shape(exponent)))
-    return builder.elementwise(node.name, base, elementary.power(float(np.ravel(exponent)[0])))
+    if np.unique(exponent).size == 1:
+        return builder.elementwise(node.name, base, elementary.power(float(np.ravel(exponent)[0])))
+    return builder.elementwise(node.name, base, _powers(np.asarray(exponent, np.float64)))
+
+
+def _powers(exponents: Array) -> Maker:
+    """Return powers with an exponent for each number."""
+    is_whole = bool((exponents % 1 == 0).all())
+
+    def slope(x: Array, own: Array) -> Array:
+        return np.where(own == 0, 0, own * np.power(x, np.where(own == 0, 1, own - 1)))
+
+    return lambda shape: Elementwise(
+        "Pow",
+        shape,
+        lambda x, own: np.power(x, own),
+        slope,
+        (np.broadcast_to(exponents, shape),),
+        (0.0,),
+        (-np.inf if is_whole else 0.0, np.inf),
+        0.0 if (exponents < 0).any() else None,
+    )
 
 
 def fold(builder: Builder, node: Node) -> Operand:

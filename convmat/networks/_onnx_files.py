@@ -93,7 +93,10 @@ def _written_out(model: onnx.ModelProto) -> int:
             open_.discard(key)
         return own + counts[key]
 
-    return count(model.graph.node)
+    try:
+        return count(model.graph.node)
+    except RecursionError:
+        raise ValueError(f"a model's functions must be less deep, got {len(bodies)} that call each other") from None
 
 
 def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -122,18 +122,21 @@ def _transposed(builder: Builder, name: str, x: Operand) -> Operand:
 
 
 def matmul(builder: Builder, node: Node) -> Operand:
-    """Multiply two matrices, or stacks of them, one of them constant."""
+    """Multiply two matrices, or stacks of them."""
     return product(builder, node, node.name, node.operand(0), node.operand(1))
 
 
 def product(
     builder: Builder, node: Node, name: str, first: Operand, second: Operand, offset: Array | None = None
 ) -> Operand:
-    """Multiply by a constant, as NumPy's matmul does, and add."""
+    """Multiply matrices, as NumPy's matmul does, and add a constant."""
+    if isinstance(first, Value) and isinstance(second, Value):
+        both = builder.matmul(name, first, second)
+        return both if offset is None else builder.shift(name, both, offset, node.op)
     is_left = isinstance(first, Value)
     x, weights = (first, second) if is_left else (second, first)
     if not isinstance(x, Value) or isinstance(weights, Value):
-        raise ValueError(f"{node} must have a constant factor, got two that depend on the network's input")
+        raise ValueError(f"{node} must have a factor that depends on the network's input, got two constants")
     left = first.shape if len(first.shape) > 1 else (1, *first.shape)
     right = second.shape if len(second.shape) > 1 else (*second.shape, 1)
     if left[-1] != right[-2] or not (first.shape and second.shape):

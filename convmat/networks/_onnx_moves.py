@@ -27,7 +27,6 @@ _MOVED: dict[str, tuple[int, ...]] = {
     "GatherND": (0,),
     "Reshape": (0,),
     "ReverseSequence": (0,),
-    "Scatter": (0, 2),
     "ScatterElements": (0, 2),
     "ScatterND": (0, 2),
     "Slice": (0,),

@@ -56,6 +56,8 @@ def read(
     if kind not in _TYPES:
         raise ValueError(f"the model's input {given.name!r} must be of real numbers, {', '.join(_TYPES)}, got {kind}")
     full, is_batched = _input_shape(given, input_shape)
+    if 0 in full:
+        raise ValueError(f"the model's input {given.name!r} must have numbers, got shape {full}")
     builder = Builder(full, wanted or _TYPES[kind])
     found = _Walk(proto, builder, given.name).operand_of(target, nodes)
     if not isinstance(found, Value):

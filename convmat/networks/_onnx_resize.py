@@ -14,6 +14,8 @@ from convmat.networks._builder import Builder, Operand, check_shape
 from convmat.networks._onnx_nodes import Node, Rule
 from convmat.networks._stages import Value
 
+_TIE = 1e-9  # how near to a half a position is one
+
 
 @dataclass(frozen=True)
 class Line:
@@ -26,7 +28,7 @@ class Line:
     scale : float
         How much longer the axis becomes; times the size, not always a whole number.
     region : (float, float)
-        Where the part begins and ends that is resized, if only a part is; as shares of the axis.
+        Where the part begins that is resized, and its length, if only a part is; as shares of the axis.
     """
 
     size: int
@@ -61,7 +63,7 @@ def resize(builder: Builder, node: Node) -> Operand:
 def _taken(lines: dict[int, IntArray], places: IntArray) -> IntArray:
     for axis, own in lines.items():
         places = places.take(np.maximum(own, 0), axis)
-        places[(*(slice(None) for _ in range(axis)), own < 0)] = -1
+        np.moveaxis(places, axis, 0)[own < 0] = -1
     return places
 
 
@@ -69,7 +71,7 @@ def _offset(x: Value, outside: dict[int, Any], fill: float) -> Array:
     """Return what is put where an axis is read outside."""
     offset = np.zeros([len(outside.get(axis, range(size))) for axis, size in enumerate(x.shape)])
     for axis, own in outside.items():
-        offset[(*(slice(None) for _ in range(axis)), own)] = fill
+        np.moveaxis(offset, axis, 0)[own] = fill
     return offset
 
 
@@ -120,14 +122,20 @@ def _coordinates_mode(node: Node) -> str:
 def _region(node: Node, count: int) -> list[tuple[float, float]]:
     if _coordinates_mode(node) != "tf_crop_and_resize":
         return [(0.0, 1.0)] * count
-    given = np.ravel(node.weights(1)).astype(float)
+    given = np.ravel(node.weights(1))
     if len(given) != 2 * count:
         raise ValueError(f"{node} must have a region of {2 * count} numbers, got {len(given)}")
-    return [(float(first), float(last)) for first, last in zip(given[:count], given[count:], strict=True)]
+    return [(float(first), float(last - first)) for first, last in zip(given[:count], given[count:], strict=True)]
 
 
 def _coordinates(node: Node, line: Line) -> Array:
-    """Return the position before that each position after is, a fraction."""
+    """Return the position before that each position after is, a fraction; rounding errors beside halves are taken out."""
+    found = _fractions(node, line)
+    halves = np.rint(2 * found) / 2
+    return np.where(abs(found - halves) < _TIE, halves, found)
+
+
+def _fractions(node: Node, line: Line) -> Array:
     own = np.arange(line.outputs, dtype=float)
     length, mode = line.scale * line.size, _coordinates_mode(node)  # a fraction, too
     if mode == "asymmetric":
@@ -135,12 +143,8 @@ def _coordinates(node: Node, line: Line) -> Array:
     if mode == "align_corners":
         return np.zeros_like(own) if length == 1 else own * (line.size - 1) / (length - 1)
     if mode == "tf_crop_and_resize":
-        first, last = (each * (line.size - 1) for each in line.region)
-        return (
-            np.full_like(own, 0.5 * (first + last))
-            if line.outputs == 1
-            else first + own * (last - first) / (length - 1)
-        )
+        first, part = line.region[0] * (line.size - 1), line.region[1] * (line.size - 1)
+        return first + part * (np.full_like(own, 0.5) if length == 1 else own / (length - 1))
     if mode == "pytorch_half_pixel" and length == 1:
         return np.full_like(own, -0.5)
     if mode == "half_pixel_symmetric":
@@ -199,7 +203,8 @@ def _matrix(node: Node, line: Line) -> sparse.csr_array:
 
 
 def _linear(distances: Array) -> Array:
-    return np.maximum(1 - distances, 0)
+    weights: Array = np.maximum(1 - distances, 0)
+    return weights
 
 
 def _cubic(distances: Array, a: float) -> Array:

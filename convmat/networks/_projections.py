@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from convmat.geometry import Array, IntArray
-from convmat.networks._maps import LinearMap, csr
+from convmat.networks._maps import AxisProducts, LinearMap, csr
 from convmat.networks._patterns import Pattern, full_pattern
 
 
@@ -71,6 +71,11 @@ class Projection(LinearMap):
     def absolute(self) -> LinearMap:
         """Refuse: bounds of what normalises are its own."""
         raise NotImplementedError("there are closer bounds than those of the derivative")
+
+    def structure(self) -> AxisProducts:
+        """Return a map with the same nonzeros, all of them positive."""
+        sizes = {axis % len(self.input_shape): self.input_shape[axis] for axis in self.axes}
+        return AxisProducts(self.input_shape, {axis: np.ones((n, n), self.dtype) for axis, n in sizes.items()})
 
     def astype(self, dtype: npt.DTypeLike) -> Projection:
         """Return the map in another dtype."""

@@ -12,7 +12,7 @@ from convmat.geometry import Array, Axis
 from convmat.networks._builder import Operand
 from convmat.networks._maps import Diagonal
 from convmat.networks._stages import Value
-from convmat.networks._torch_calls import Call, depends, load_torch
+from convmat.networks._torch_calls import Call, load_torch
 
 # Convolutions
 
@@ -97,75 +97,6 @@ def fold(call: Call) -> Operand:
 
 
 # Products with matrices
-
-
-def linear(call: Call) -> Value:
-    """Multiply along the last axis."""
-    return call.builder.along(call.name, "Gemm", call.value("input"), {-1: call.array("weight")}, call.array("bias"))
-
-
-def matmul(call: Call) -> Operand:
-    """Multiply by a constant matrix, or by one for each of a batch."""
-    first = call.operand("self")
-    second = call.operand(next(key for key in ("other", "mat2", "vec", "tensor") if key in call.arguments))
-    return _product(call, first, second)
-
-
-def addmm(call: Call) -> Operand:
-    """Multiply matrices, and add an array."""
-    first, second = call.operand("mat1" if "mat1" in call.arguments else "batch1"), None
-    second = call.operand("mat2" if "mat2" in call.arguments else "batch2")
-    product = call.builder.scale(f"{call.name}/alpha", _product(call, first, second), np.asarray(call.number("alpha")))
-    return call.builder.add(call.name, product, call.operand("self"), call.number("beta"))
-
-
-def _product(call: Call, first: Operand, second: Operand) -> Operand:
-    if depends(first) and depends(second):
-        raise ValueError(f"{call.kind} must have a constant operand, got two arrays that depend on the input")
-    if isinstance(first, Value):
-        return _times(call, first, second)  # type: ignore[arg-type]
-    if first.ndim == 1:
-        first = first[None]
-        result = _product(call, first, second)
-        shape = (*result.shape[:-2], result.shape[-1]) if len(second.shape) > 1 else result.shape[1:]
-        return call.reshaped(result, shape)
-    if len(second.shape) == 1:
-        product = _times(call, second, first.reshape(-1, first.shape[-1]).T)  # type: ignore[arg-type]
-        return call.reshaped(product, first.shape[:-1])
-    if first.ndim == 2:
-        return call.builder.along(call.name, "MatMul", second, {-2: first})  # type: ignore[arg-type]
-    turned = call.moved(second, "Transpose", lambda places: places.swapaxes(-1, -2))
-    product = _times(call, turned, first.swapaxes(-1, -2))  # type: ignore[arg-type]
-    return call.moved(product, "Transpose", lambda places: places.swapaxes(-1, -2))
-
-
-def _times(call: Call, x: Value, matrix: Array) -> Operand:
-    """Multiply an array by a constant behind it."""
-    if matrix.ndim == 1:
-        product = call.builder.along(call.name, "MatMul", x, {-1: matrix[None]})
-        return call.reshaped(product, product.shape[:-1])
-    if matrix.ndim == 2:
-        return call.builder.along(call.name, "MatMul", x, {-1: matrix.T})
-    if len(x.shape) == 1:
-        product = _times(call, call.reshaped(x, (1, *x.shape)), matrix)  # type: ignore[arg-type,assignment]
-        return call.reshaped(product, (*product.shape[:-2], product.shape[-1]))
-    batch = np.broadcast_shapes(x.shape[:-2], matrix.shape[:-2])
-    rows, inner, columns = x.shape[-2], *matrix.shape[-2:]
-    wide = call.builder.broadcast(call.name, x, (*batch, rows, inner))
-    if all(size == 1 for size in matrix.shape[:-2]):
-        return call.builder.along(call.name, "MatMul", wide, {-1: matrix.reshape(inner, columns).T})  # type: ignore[arg-type]
-    # A matrix for each of the batch is a convolution with as many groups, of one position.
-    kernels = np.broadcast_to(matrix, (*batch, inner, columns)).swapaxes(-1, -2).reshape(-1, inner, 1)
-    groups = len(kernels) // columns
-    lines = call.moved(
-        wide, "Transpose", lambda places: places.reshape(groups, rows, inner).swapaxes(0, 1).reshape(rows, -1, 1)
-    )
-    result = call.builder.convolve(call.name, lines, kernels, groups=groups)  # type: ignore[arg-type]
-    return call.moved(
-        result,
-        "Transpose",
-        lambda places: places.reshape(rows, groups, columns).swapaxes(0, 1).reshape(*batch, rows, columns),
-    )
 
 
 # What pools
@@ -352,9 +283,6 @@ def _names(*forms: str) -> Sequence[str]:
 LAYERS: dict[str, Callable[[Call], Any]] = {
     **dict.fromkeys(["convolution", "_convolution", *_names("conv{}", "conv_transpose{}")], convolve),
     "col2im": fold,
-    "linear": linear,
-    **dict.fromkeys(["matmul", "mm", "bmm", "mv", "dot"], matmul),
-    **dict.fromkeys(["addmm", "baddbmm"], addmm),
     **dict.fromkeys(_names("avg_pool{}"), average_pool),
     **dict.fromkeys(_names("adaptive_avg_pool{}", "_adaptive_avg_pool{}"), adaptive_average_pool),
     **dict.fromkeys(_names("max_pool{}", "max_pool{}_with_indices"), max_pool),

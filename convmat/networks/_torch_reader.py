@@ -16,6 +16,7 @@ from convmat.networks._torch_calls import Call, contains, load_torch, run, sourc
 from convmat.networks._torch_choices import CHOICES, step
 from convmat.networks._torch_layers import LAYERS
 from convmat.networks._torch_moves import MOVES, NEAREST, move, resize_nearest
+from convmat.networks._torch_products import PRODUCTS
 
 _SAME = {"alias", "alias_copy", "clone", "contiguous", "detach", "detach_copy", "lift", "lift_fresh", "lift_fresh_copy"}
 _CASTS = {"_to_copy", "to", "type_as", "positive"}
@@ -27,6 +28,7 @@ _HANDLERS: dict[str, Callable[[Call], Any]] = {
     **dict.fromkeys(MOVES, move),
     **dict.fromkeys(NEAREST, resize_nearest),
     **LAYERS,
+    **PRODUCTS,
     **ARITHMETIC,
     **CHOICES,
 }

@@ -79,7 +79,18 @@ def narrow(b):
     return b.convolve("b", x, RNG.standard_normal((3, 4, 3, 3)), padding=1)
 
 
-GRAPHS = {function.__name__: function for function in (layers, skip, smooth, moved, deep, circular, narrow)}
+def attention(b):
+    x = b.move("tokens", "Reshape", lambda p: p.reshape(1, 2, 6, 5), [b.input])
+    keys = b.along("keys", "MatMul", x, {3: RNG.standard_normal((3, 5))})
+    values = b.along("values", "MatMul", x, {3: RNG.standard_normal((4, 5))})
+    queries = b.move(
+        "queries", "Transpose", lambda p: p.swapaxes(-1, -2), [b.along("q", "MatMul", x, {3: RNG.random((3, 5))})]
+    )
+    shares = b.softmax("shares", b.matmul("scores", keys, queries), 3)
+    return b.matmul("attention", shares, values)
+
+
+GRAPHS = {function.__name__: function for function in (layers, skip, smooth, moved, deep, circular, narrow, attention)}
 
 
 def built(name, dtype=np.float64):

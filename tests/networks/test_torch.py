@@ -393,6 +393,38 @@ def test_convolutions(name):
     assert check(as_module(make), shape).is_affine
 
 
+OF_BOTH = {
+    "matmul_both": (lambda x: x @ x.mT, (2, 4, 5)),
+    "matmul_rows": (lambda x: x[:, 0, 0] @ x[:, 1].mT, (2, 3, 4)),
+    "einsum_both": (lambda x: torch.einsum("bi,bj->bij", x[:, 0], x[:, 1]), (2, 4)),
+    "attention": (lambda x: F.scaled_dot_product_attention(x, x[:, :1], 2 * x[:, :1], scale=0.3), (2, 5, 4)),
+    "attention_causal": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), (2, 5, 4)),
+    "attention_masked": (
+        lambda x: F.scaled_dot_product_attention(
+            x, x, x, torch.tensor([[True, False, True], [True, True, False]] * 2)[:3]
+        ),
+        (3, 4),
+    ),
+    "attention_biased": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(3, 3).tril().to(x.dtype)),
+        (3, 4),
+    ),
+    "attention_of_constants": (
+        lambda x: F.scaled_dot_product_attention(
+            torch.ones(2, 4, dtype=x.dtype), torch.arange(12.0, dtype=x.dtype).view(3, 4), x
+        ),
+        (3, 4),
+    ),
+    "transformer": (of(nn.TransformerEncoderLayer, 8, 2, 16, activation="gelu", batch_first=True), (5, 8)),
+}
+
+
+@pytest.mark.parametrize("name", OF_BOTH)
+def test_products_of_what_depends_on_the_input(name):
+    make, shape = OF_BOTH[name]
+    check(as_module(make), shape)
+
+
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(name):
     make, shape = PRODUCTS[name]
@@ -706,7 +738,6 @@ class Two(nn.Module):
 REFUSED = {
     "two_inputs": (Two(), "must take one array, got one that takes 2: x, y"),
     "unknown": (lambda x: x.argsort(), r"operations that from_torch knows, got aten.*sort.*node .*test_torch.py, line"),
-    "product": (lambda x: x @ x.mT, "matmul must have a constant operand, got two arrays.*node 'matmul'"),
     "kernel": (lambda x: F.conv2d(x, x), "conv2d must have a constant 'weight', got one that depends on the input"),
     "flow": (
         lambda x: x if x.sum() > 0 else -x,
