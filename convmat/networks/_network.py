@@ -149,8 +149,8 @@ class Network:
 
         Parameters
         ----------
-        x : array_like (*input_shape)
-            The point.
+        x : array_like
+            The point, of shape `input_shape`.
 
         Returns
         -------
@@ -186,8 +186,8 @@ class Network:
 
         Returns
         -------
-        low, high : float64 array (*output_shape)
-            No input between the bounds has an output outside of these, in exact arithmetic with the network's weights.
+        low, high : float64 array
+            Of shape `output_shape`. No input between the bounds has an output outside of these, in exact arithmetic with the network's weights.
 
         Raises
         ------

@@ -37,7 +37,7 @@ def from_torch(
     Parameters
     ----------
     module : torch.nn.Module or torch.export.ExportedProgram
-        The module. It takes one array (1, *input_shape).
+        The module. It takes one array of shape `input_shape` behind an axis of size 1.
     input_shape : sequence of int
         Shape of one input, without the batch axis.
     output : int or str, optional

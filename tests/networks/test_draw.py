@@ -23,6 +23,7 @@ def test_what_is_traced_back_is_all_that_changes_an_output(name):
         assert net(x).ravel()[output] == pytest.approx(net(other.reshape(x.shape)).ravel()[output], abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")  # of an old matplotlib's own
 def test_a_panel_for_each_matrix():
     pytest.importorskip("matplotlib")
     net = built("skip")
