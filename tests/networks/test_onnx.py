@@ -76,8 +76,8 @@ def difference(model, number, x, expected):
     near = wide.at(point)
     if abs(near.apply(point) - wide(point)).max(initial=0.0) > 1e-9 * size:
         return "another map"
-    if any(op in model.graph.name for op in ("relu", "max", "min", "clip", "hard", "abs", "elu", "round")):
-        return ""  # at kinks there are no differences to compare with
+    if any(op in model.graph.name for op in ("relu", "max", "min", "clip", "hard", "abs", "elu", "pow")):
+        return ""  # at kinks, and at 0 of powers, there are no differences to compare with
     step = np.random.default_rng(0).standard_normal(point.shape)
     change = (wide(point + 1e-7 * step) - wide(point - 1e-7 * step)) / 2e-7
     slope = near.matrix.apply(step)
