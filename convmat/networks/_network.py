@@ -187,7 +187,8 @@ class Network:
         Returns
         -------
         low, high : float64 array
-            Of shape `output_shape`. No input between the bounds has an output outside of these, in exact arithmetic with the network's weights.
+            Of shape `output_shape`, or that of the stage's output. No input between the bounds has an output outside of
+            these, in exact arithmetic with the network's weights.
 
         Raises
         ------
