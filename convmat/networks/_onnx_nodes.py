@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from convmat.geometry import Array
 from convmat.networks._builder import Builder, Operand, check_shape
 from convmat.networks._onnx_files import array_of
+from convmat.networks._onnx_indexing import DIRECT
 from convmat.networks._stages import Value
 
 _LITTLE = 1 << 10  # numbers of an array that may say what shape comes out
@@ -48,7 +49,8 @@ class Node:
 
     def __str__(self) -> str:
         domain = f" of domain {self.domain!r}" if self.domain else ""
-        return f"node {self.place} of {self.count}, {self.op}{domain} {self.name!r},"
+        op = self.op if self.op.isidentifier() else repr(self.op)
+        return f"node {self.place} of {self.count}, {op}{domain} {self.name!r},"
 
     @property
     def op(self) -> str:
@@ -166,6 +168,10 @@ def evaluate(
     feeds = {name: np.asarray(each) for name, each in zip(names, arrays, strict=True) if each is not None}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in node.opsets.items()]
     _check_outputs(node, proto, feeds, imports, {names[place] for place in places})
+    if node.op in DIRECT:
+        if node.get("reduction", "none") != "none":
+            raise ValueError(f"{node} must put numbers in places without reduction, got {node.get('reduction')!r}")
+        return [DIRECT[node.op](node.attributes, *feeds.values())]
     graph = onnx.helper.make_graph(
         [proto],
         "node",

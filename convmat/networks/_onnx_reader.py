@@ -28,11 +28,11 @@ _MOST_CONSTANT = 1 << 28  # numbers that a model's arithmetic of constants may m
 # What a model may do with constants alone. The result is never much larger than what goes in, or its shape is known before.
 FOLDED = frozenset({
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Cast", "CastLike",
-    "Ceil", "Celu", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "Cos", "Cosh", "CumSum",
-    "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike",
-    "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "Greater", "GreaterOrEqual",
+    "Ceil", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "Cos", "Cosh", "CumSum",
+    "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Exp", "Expand", "EyeLike",
+    "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual",
     "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log",
-    "LogSoftmax", "MatMul", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or",
+    "LogSoftmax", "MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or",
     "PRelu", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
     "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape",
     "ReverseSequence", "Round", "ScatterElements", "ScatterND", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Sinh",
@@ -194,13 +194,15 @@ class _Walk:
             kind = "that a network can apply to constants" if is_constant else "that a network of stages can have"
             raise ValueError(f"{node} must be an operator {kind}, got one that is not; see convmat.networks.from_onnx")
         try:
+            node.schema  # noqa: B018 - raises for operators newer than the version that the model imports
             if is_constant:
                 return self._constants(node)
             found = RULES[node.op](self.builder, node)
         except FAILURES as error:
             if isinstance(error, ValueError) and str(error).startswith(str(node)):
                 raise
-            raise ValueError(f"{node} must be one that a network can have, got: {error}") from error
+            why = " ".join(str(error).split())
+            raise ValueError(f"{node} must be one that a network can have, got: {why}") from error
         return found if isinstance(found, tuple) and not isinstance(found, Value) else (found,)
 
     def _constants(self, node: Node) -> Sequence[Operand | None]:

@@ -37,7 +37,8 @@ def from_torch(
     Parameters
     ----------
     module : Module or ExportedProgram
-        A `torch.nn.Module`, or what `torch.export` has made of one. It takes one array of shape `input_shape` behind an axis of size 1.
+        A `torch.nn.Module`, or what `torch.export` has made of one. It takes one array of shape `input_shape` behind an
+        axis of size 1.
     input_shape : sequence of int
         Shape of one input, without the batch axis.
     output : int or str, optional

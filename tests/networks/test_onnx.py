@@ -24,8 +24,8 @@ READ = re.compile(
 )
 # What no network of stages is: training, other types, other outputs than values, reductions into places, no numbers at all.
 OUTSIDE = re.compile(
-    "training|sequence|_opt$|with_argmax|split_to_|expanded|zero_size|empty_set|out_of_bounds|not_larger|not_smaller|reduction"
-    "|duplicate|scatternd_(add|multiply|max|min)|extrapolation|scatter_with|allowzero|float8|bfloat16|uint|_int|zipmap|string"
+    "training|sequence|_opt$|with_argmax|split_to_|expanded|zero_size|empty_set|out_of_bounds|reduction"
+    "|duplicate|scatternd_(add|multiply|max|min)|scatter_with|allowzero|float8|bfloat16|uint|_int|zipmap|string"
     "|nchw_nhwc|mask"
 )
 REAL = (np.float32, np.float64)
