@@ -76,13 +76,14 @@ def test_stages_of_several_inputs_have_one_matrix():
     np.testing.assert_array_equal(net.affine().matrix.tocsr().toarray(), 3 * np.eye(4))
 
 
-def test_what_is_counted_is_refused_before_it_is_made(monkeypatch):
-    net = built("layers")
-    matrix = net.at(np.ones(net.input_shape)).matrix
-    monkeypatch.setattr("convmat._runtime.memory.available_memory", lambda: 1)
-    monkeypatch.setattr("convmat._runtime.memory._UNCHECKED", 0)
+def test_what_is_counted_is_refused_before_it_is_made():
+    builder = Builder((1, 1 << 18), np.float64)
+    x = builder.along("in", "Gemm", builder.input, {1: np.ones((2, 1 << 18))})
+    x = builder.along("out", "Gemm", x, {1: np.ones((1 << 18, 2))})
+    matrix = Network(builder.stages, builder.input, x, np.float64, ((1 << 18,), (1 << 18,))).affine().matrix
     with pytest.raises(MemoryError, match=r"nonzeros and needs .* or build a range of its rows"):
         matrix.tocsr()
+    assert matrix.tocsr((5, 6)).nnz == 1 << 18
 
 
 def test_entries_that_cancel_stay():
