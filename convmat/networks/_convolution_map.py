@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from convmat.geometry import Array, Axis, IntArray
+from convmat.geometry import Array, Axis, ConvolutionGeometry, IntArray
 from convmat.networks._maps import LinearMap, Shape, csr
-from convmat.networks._patterns import Pattern, full_pattern
+from convmat.networks._patterns import AxisPattern, Full, Pattern
 from convmat.operators import Convolution, TransposedConvolution
 
 Operator = Convolution | TransposedConvolution
@@ -99,12 +99,19 @@ class ConvolutionMap(LinearMap):
     def pattern(self) -> Pattern:
         """Which nonzeros the matrix has."""
         geometry, transposed = self.operator.geometry, isinstance(self.operator, TransposedConvolution)
-        groups = geometry.groups
-        blocks = full_pattern(geometry.out_channels // groups, geometry.in_channels // groups)
-        channels = sparse.csr_array(sparse.kron(sparse.eye_array(groups, dtype=np.int8), blocks))
-        axes = [channels.T.tocsr() if transposed else channels]
+        axes: list[AxisPattern] = [_channels(geometry, transposed)]
         axes += [axis_table_pattern(axis, transposed) for axis in geometry.axes]
         return Pattern(self.input_shape, self.output_shape, (*(None for _ in self.outer), *axes))
+
+
+def _channels(geometry: ConvolutionGeometry, transposed: bool) -> AxisPattern:
+    groups = geometry.groups
+    sizes = geometry.out_channels // groups, geometry.in_channels // groups
+    rows, columns = sizes[::-1] if transposed else sizes
+    if groups == 1:
+        return Full((rows, columns))
+    blocks = np.ones((rows, columns), np.int8)
+    return sparse.csr_array(sparse.kron(sparse.eye_array(groups, dtype=np.int8), blocks))
 
 
 def axis_table_pattern(axis: Axis, transposed: bool) -> sparse.csr_array:

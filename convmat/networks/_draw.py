@@ -13,7 +13,6 @@ from convmat.networks._convolution_map import axis_table_pattern
 from convmat.networks._groups import MaxPool, Normalise, Softmax
 from convmat.networks._maps import AxisProducts
 from convmat.networks._matrix_products import MatrixProduct
-from convmat.networks._patterns import full_pattern
 from convmat.networks._stages import Stage, Value
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _reads(stage: Stage, place: int, rows: IntArray) -> IntArray:
         }
     elif isinstance(function, Softmax | Normalise):
         axes = (function.axis,) if isinstance(function, Softmax) else function.axes
-        factors = {axis % len(shape): full_pattern(*[shape[axis]] * 2) for axis in axes}
+        factors = {axis % len(shape): np.ones((shape[axis], shape[axis])) for axis in axes}
     else:
         return rows
     indices: IntArray = AxisProducts(shape, factors).take(rows).indices.astype(np.int64)

@@ -355,7 +355,7 @@ class AxisProducts(LinearMap):
 
     def structure(self) -> AxisProducts:
         """Return a map with the same nonzeros, all of them positive."""
-        ones = {axis: axis_pattern(factor).astype(self.dtype) for axis, factor in self.factors.items()}  # type: ignore[union-attr]
+        ones = {axis: _ones(factor) for axis, factor in self.factors.items()}
         return AxisProducts(self.input_shape, ones)
 
     def astype(self, dtype: npt.DTypeLike) -> AxisProducts:
@@ -367,6 +367,12 @@ class AxisProducts(LinearMap):
         """Which nonzeros the matrix has."""
         axes = [axis_pattern(self.factors.get(axis)) for axis in range(len(self.input_shape))]
         return Pattern(self.input_shape, self.output_shape, tuple(axes))
+
+
+def _ones(factor: Any) -> Any:
+    if isinstance(factor, np.ndarray):
+        return np.ones_like(factor)
+    return sparse.csr_array((np.ones_like(factor.data), factor.indices, factor.indptr), shape=factor.shape)
 
 
 def _along(factor: Any, x: Array, axis: int) -> Array:

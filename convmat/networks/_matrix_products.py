@@ -12,7 +12,7 @@ from scipy import sparse
 from convmat.geometry import Array, IntArray
 from convmat.networks._functions import Function, Interval
 from convmat.networks._maps import LinearMap, Shape, csr
-from convmat.networks._patterns import Pattern, full_pattern
+from convmat.networks._patterns import Full, Pattern
 
 _UNIT = 2.0**-53
 _LEAST = 2.0**-1074
@@ -77,7 +77,7 @@ class Stack(LinearMap):
     def pattern(self) -> Pattern:
         """Which nonzeros the matrix has."""
         rows, columns = self.matrices.shape[-2:]
-        own = full_pattern(rows, columns) if self.is_left else full_pattern(columns, rows)
+        own = Full((rows, columns)) if self.is_left else Full((columns, rows))
         last = (own, None) if self.is_left else (None, own)
         return Pattern(self.input_shape, self.output_shape, (*(None for _ in self.input_shape[:-2]), *last))
 

@@ -307,4 +307,4 @@ def check_float(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 def without_batch(shape: Shape) -> Shape:
     """Return a shape without its first axis, where that is one."""
-    return shape[1:] if shape and prod(shape[:1]) == 1 else shape
+    return shape[1:] if shape and shape[0] == 1 else shape

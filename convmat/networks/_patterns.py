@@ -14,7 +14,27 @@ from scipy import sparse
 from convmat.geometry import IntArray, csr_nbytes
 
 Shape = tuple[int, ...]
-AxisPattern = sparse.csr_array | None  # None is the identity
+
+
+@dataclass(frozen=True)
+class Full:
+    """The pattern of an axis where all is nonzero, without a list of it.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Numbers of rows and of columns.
+    """
+
+    shape: tuple[int, int]
+
+    @property
+    def nnz(self) -> int:
+        """The number of nonzeros."""
+        return self.shape[0] * self.shape[1]
+
+
+AxisPattern = sparse.csr_array | Full | None  # None is the identity
 
 
 @dataclass(frozen=True)
@@ -58,8 +78,7 @@ class Pattern:
         """The number of nonzeros of each row."""
         if self.axes is None:
             return self.counts
-        sizes = zip(self.axes, self.output_shape, strict=True)
-        lines = [np.ones(size, np.int64) if axis is None else np.diff(axis.indptr) for axis, size in sizes]
+        lines = [_row_counts(axis, size) for axis, size in zip(self.axes, self.output_shape, strict=True)]
         counts: IntArray = reduce(np.multiply.outer, lines, np.ones((), np.int64)).ravel()
         return counts
 
@@ -96,16 +115,11 @@ def axis_pattern(matrix: Any) -> AxisPattern:
     if matrix is None:
         return None
     if isinstance(matrix, np.ndarray):
-        return full_pattern(*matrix.shape)
+        return Full((matrix.shape[0], matrix.shape[1]))
     own: Any = sparse.csr_array(matrix)
+    if own.nnz == own.shape[0] * own.shape[1]:
+        return Full(own.shape)
     return sparse.csr_array((np.ones(own.nnz, np.int8), own.indices, own.indptr), shape=own.shape)
-
-
-def full_pattern(rows: int, columns: int) -> sparse.csr_array:
-    """Return the pattern of a matrix without zeros."""
-    indices = np.tile(np.arange(columns, dtype=np.int32), rows)
-    starts = np.arange(rows + 1, dtype=np.int64) * columns
-    return sparse.csr_array((np.ones(rows * columns, np.int8), indices, starts), shape=(rows, columns))
 
 
 def diagonal_pattern(sizes: Sequence[int]) -> Pattern:
@@ -113,18 +127,44 @@ def diagonal_pattern(sizes: Sequence[int]) -> Pattern:
     return Pattern(tuple(sizes), tuple(sizes), (None,) * len(sizes), keeps=True)
 
 
+def _row_counts(axis: AxisPattern, size: int) -> IntArray:
+    if axis is None:
+        return np.ones(size, np.int64)
+    if isinstance(axis, Full):
+        return np.full(axis.shape[0], axis.shape[1], np.int64)
+    counts: IntArray = np.diff(axis.indptr).astype(np.int64)
+    return counts
+
+
 def _product(first: AxisPattern, second: AxisPattern) -> AxisPattern:
     if first is None or second is None:
         return first if second is None else second
-    rows, inner = first.shape
-    if first.nnz == rows * inner and second.nnz and np.diff(second.tocsc().indptr).all():
-        return full_pattern(rows, second.shape[1])
+    shape = first.shape[0], second.shape[1]
+    # A row that reads all reads whatever anything does, and one that reads anything reads all of what is full.
+    if isinstance(first, Full) and isinstance(second, Full):
+        return Full(shape)
+    if isinstance(first, Full):
+        columns = np.unique(second.indices)  # type: ignore[union-attr]
+        return Full(shape) if columns.size == shape[1] else _listed(np.arange(shape[0]), columns, shape)
+    if isinstance(second, Full):
+        rows = np.flatnonzero(np.diff(first.indptr))
+        return Full(shape) if rows.size == shape[0] else _listed(rows, np.arange(shape[1]), shape)
     return axis_pattern(first.astype(bool) @ second.astype(bool))
 
 
+def _listed(rows: Any, columns: Any, shape: tuple[int, int]) -> sparse.csr_array:
+    """Return the pattern of some rows that all have some columns."""
+    counts = np.zeros(shape[0] + 1, np.int64)
+    counts[rows + 1] = columns.size
+    indices = np.tile(columns.astype(np.int32), rows.size)
+    return sparse.csr_array((np.ones(indices.size, np.int8), indices, np.cumsum(counts)), shape=shape)
+
+
 def _contains(large: AxisPattern, small: AxisPattern, size: int) -> bool:
-    if small is large:
+    if small is large or isinstance(large, Full):
         return True
+    if isinstance(small, Full):
+        return False
     eye = sparse.csr_array(sparse.eye_array(size, dtype=np.int8))
     whole, part = (eye if each is None else each for each in (large, small))
     if whole.shape != part.shape:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from convmat.geometry import Array, IntArray
 from convmat.networks._maps import AxisProducts, LinearMap, csr
-from convmat.networks._patterns import Pattern, full_pattern
+from convmat.networks._patterns import Full, Pattern
 
 
 class Projection(LinearMap):
@@ -86,5 +86,5 @@ class Projection(LinearMap):
     def pattern(self) -> Pattern:
         """Which nonzeros the matrix has."""
         places = {axis % len(self.input_shape) for axis in self.axes}
-        axes = [full_pattern(size, size) if axis in places else None for axis, size in enumerate(self.input_shape)]
+        axes = [Full((size, size)) if axis in places else None for axis, size in enumerate(self.input_shape)]
         return Pattern(self.input_shape, self.output_shape, tuple(axes))

@@ -16,7 +16,7 @@ from convmat.networks._functions import Elementwise, Function
 from convmat.networks._groups import MaxPool
 from convmat.networks._maps import Shape
 from convmat.networks._norms import stage_norm_bound
-from convmat.networks._patterns import AxisPattern, csr_sizes
+from convmat.networks._patterns import AxisPattern, Full, csr_sizes
 from convmat.networks._stages import Stage
 
 Field = (
@@ -166,6 +166,9 @@ def _reads(function: Function) -> tuple[AxisPattern, ...] | None:
 def _along(pattern: AxisPattern, first: IntArray, last: IntArray) -> tuple[IntArray, IntArray]:
     if pattern is None:
         return first, last
+    if isinstance(pattern, Full):
+        size = pattern.shape[0]
+        return np.full(size, first.min(initial=2**62)), np.full(size, last.max(initial=-1))
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
     low, high = np.full(pattern.shape[0], 2**62), np.full(pattern.shape[0], -1)
     np.minimum.at(low, rows, first[pattern.indices])
