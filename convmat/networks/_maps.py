@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from convmat._runtime import quietly
 from convmat.geometry import Array, IntArray, RowRange, as_dtype
 from convmat.networks._patterns import Pattern, axis_pattern, diagonal_pattern
 from convmat.operators import ArrayOperator
@@ -158,7 +159,7 @@ def _in_batches(function: Any, x: Array, shape: Shape, result: Shape) -> Array:
     outer = x.ndim - len(shape)
     if outer < 0 or x.shape[outer:] != shape:
         raise ValueError(f"x must have shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    values: Array = function(x.reshape(prod(x.shape[:outer]), *shape))
+    values: Array = quietly(function, x.reshape(prod(x.shape[:outer]), *shape))
     return values.reshape((*x.shape[:outer], *result))
 
 

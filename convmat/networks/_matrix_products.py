@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from convmat._runtime import quietly
 from convmat.geometry import Array, IntArray
 from convmat.networks._functions import Function, Interval
 from convmat.networks._maps import LinearMap, Shape, csr
@@ -104,7 +105,7 @@ class MatrixProduct(Function):
     def value(self, *arrays: Array) -> Array:
         """Return the values for arrays with the same batch axes in front."""
         first, second = arrays
-        product: Array = np.matmul(first, second)
+        product: Array = quietly(np.matmul, first, second)
         return product
 
     def derivative(self, *arrays: Array) -> tuple[LinearMap, ...]:
@@ -125,9 +126,11 @@ class MatrixProduct(Function):
         sizes = [abs(middle) for middle in middles]
         count = self.first[-1] + 8
         gamma = count * _UNIT / (1 - count * _UNIT)
-        centre = np.matmul(*middles)
-        spread = np.matmul(sizes[0], radii[1]) + np.matmul(radii[0], sizes[1]) + np.matmul(*radii)
-        reach = (spread + gamma * np.matmul(*sizes)) * (1 + 4 * gamma + 8 * _UNIT) + 4 * count * _LEAST
+        centre = quietly(np.matmul, *middles)
+        parts = [(sizes[0], radii[1]), (radii[0], sizes[1]), radii, sizes]
+        *products, whole = (quietly(np.matmul, *pair) for pair in parts)
+        spread = sum(products)
+        reach = (spread + gamma * whole) * (1 + 4 * gamma + 8 * _UNIT) + 4 * count * _LEAST
         return Interval(np.nextafter(centre - reach, -np.inf), np.nextafter(centre + reach, np.inf))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from convmat._runtime import quietly
 from convmat.geometry import Array, Border, IntArray
 from convmat.networks._convolution_map import ConvolutionMap
 from convmat.networks._maps import Diagonal, LinearMap, Shape, csr
@@ -70,7 +71,7 @@ class Windows:
             axis.border is not Border.NOTHING and (axis.before or axis.overrun) for axis in each.operator.geometry.axes
         ):
             return None
-        return self._convolved(each.operator).cropped()
+        return quietly(self._convolved, each.operator).cropped()
 
     def _scaled(self, factors: Array) -> Windows:
         """Return the windows times factors (1, C, *sizes)."""
