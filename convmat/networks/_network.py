@@ -266,12 +266,12 @@ class Network:
         ----------
         output : int, optional
             The flat index of the output; one in the middle by default.
-        figure : matplotlib.figure.Figure, optional
-            Where to draw, as in ``plt.figure(layout="constrained")``; a new figure by default.
+        figure : Figure, optional
+            The figure of matplotlib to draw in, best one with a constrained layout; a new one by default.
 
         Returns
         -------
-        matplotlib.figure.Figure
+        Figure
             A panel for each matrix: its nonzeros, and in red those that the output depends on. Needs matplotlib, which
             the extra "demo" installs.
 
