@@ -79,6 +79,11 @@ class ConvolutionMap(LinearMap):
         """Return the map with the magnitudes of the kernel, which are no less where a border adds taps."""
         return self._with(abs(np.asarray(self.operator.kernel)))
 
+    @property
+    def terms(self) -> int:
+        """The most products that are summed: more than nonzeros where a border reads a number through several taps."""
+        return int(self.structure().apply(np.ones(self.input_shape)).max(initial=0.0))
+
     def structure(self) -> ConvolutionMap:
         """Return a map with the same nonzeros, all of them positive; nothing leaks into others."""
         return self._with(np.ones_like(self.operator.kernel)).plain()

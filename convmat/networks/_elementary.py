@@ -81,6 +81,7 @@ def hard_sigmoid(alpha: float = 1 / 6, beta: float = 0.5) -> Maker:
         lambda x: np.clip(alpha * x + beta, 0, 1),
         slope,
         slope_range=(min(alpha, 0.0), max(alpha, 0.0)),
+        cancels=True,
     )
 
 
@@ -91,7 +92,13 @@ def hard_swish(shape: tuple[int, ...]) -> Elementwise:
         return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
 
     return Elementwise(
-        "HardSwish", shape, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), slope, turns=(-1.5, -3.0), slope_range=(-0.5, 1.5)
+        "HardSwish",
+        shape,
+        lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+        slope,
+        turns=(-1.5, -3.0),
+        slope_range=(-0.5, 1.5),
+        cancels=True,
     )
 
 
@@ -136,6 +143,7 @@ def gelu(approximate: str = "none") -> Maker:
             lambda x: ndtr(x) + x * _density(x),
             turns=(_GELU_TURN,),
             slope_range=(-0.1290, 1.1290),
+            cancels=True,
         )
     scale = np.sqrt(2 / np.pi)
 
@@ -151,6 +159,7 @@ def gelu(approximate: str = "none") -> Maker:
         slope,
         turns=(_TANH_GELU_TURN,),
         slope_range=(-0.1300, 1.1300),
+        cancels=True,
     )
 
 

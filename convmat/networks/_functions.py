@@ -93,6 +93,8 @@ class Elementwise(Function):
         Where it is not.
     slope_range : (float, float)
         Bounds of its slope; infinite where none are known.
+    cancels : bool
+        Whether parts of the function cancel: its rounding is then relative to its input as well, and to 1.
     """
 
     op: str
@@ -104,6 +106,7 @@ class Elementwise(Function):
     domain: tuple[float, float] = (-np.inf, np.inf)
     pole: float | None = None
     slope_range: tuple[float, float] = (-np.inf, np.inf)
+    cancels: bool = False
 
     def value(self, *arrays: Array) -> Array:
         """Return the values for an array with batch axes in front."""
@@ -122,9 +125,8 @@ class Elementwise(Function):
         """Return bounds of the values for an array between bounds."""
         ((low, high),) = intervals
         if (least := low.min(initial=np.inf)) < self.domain[0] or high.max(initial=-np.inf) > self.domain[1]:
-            raise ValueError(
-                f"{self.op} must have inputs from {self.domain[0]:g} to {self.domain[1]:g}, got {least:.3g}"
-            )
+            given = f"{least:.3g} to {high.max():.3g}"
+            raise ValueError(f"{self.op} must have inputs from {self.domain[0]:g} to {self.domain[1]:g}, got {given}")
         if self.pole is not None and ((low <= self.pole) & (high >= self.pole)).any():
             raise ValueError(
                 f"{self.op} must have inputs that cannot be {self.pole:g}, got bounds with it between them"
@@ -132,10 +134,13 @@ class Elementwise(Function):
         places = [low, high, *(np.clip(turn, low, high) for turn in self.turns)]
         with np.errstate(all="ignore"):
             values = [np.asarray(self.function(place, *self.parameters), float) for place in places]
-        # A function that saturates, as a sigmoid, leaves nothing undefined at infinity.
-        found = np.array([np.where(np.isnan(value), np.inf, value) for value in values])
-        least = np.array([np.where(np.isnan(value), -np.inf, value) for value in values])
-        return Interval(least.min(axis=0), found.max(axis=0)).outward(ULPS)
+        # What is undefined, as at infinity, may be anything. Parts that cancel are each rounded.
+        eps = ULPS * np.finfo(float).eps
+        margins = [eps * (1 + abs(place)) if self.cancels else 0.0 for place in places]
+        pairs = list(zip(values, margins, strict=True))
+        bottom = np.array([np.where(np.isnan(value), -np.inf, value - margin) for value, margin in pairs])
+        top = np.array([np.where(np.isnan(value), np.inf, value + margin) for value, margin in pairs])
+        return Interval(bottom.min(axis=0), top.max(axis=0)).outward(ULPS)
 
     def steepness(self) -> float:
         """Return a bound of the magnitude of its slope."""

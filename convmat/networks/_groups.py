@@ -108,20 +108,25 @@ class Softmax(Function):
     def bounds(self, *intervals: Interval) -> Interval:
         """Return bounds of the values: a share is the largest where its own number is, and all others are the smallest."""
         ((low, high),) = intervals
-        return Interval(self._extreme(low, high), self._extreme(high, low)).outward(
-            ULPS * self.output_shape[self._place]
-        )
+        sums = self._others(high, low, np.inf), self._others(low, high, -np.inf)
+        return Interval(1 / (1 + sums[0]), 1 / (1 + sums[1])).outward(ULPS)
 
-    def _extreme(self, own: Array, others: Array) -> Array:
-        """Return 1 / (1 + Σ exp(otherⱼ − ownᵢ)), the sum over j ≠ i."""
+    def _others(self, others: Array, own: Array, end: float) -> Array:
+        """Return a bound, towards an end, of Σ exp(otherⱼ − ownᵢ), the sum over j ≠ i.
+
+        Each difference is rounded towards the end before it becomes a power, which is as much off as the difference is.
+        """
         own, others = np.moveaxis(own, self._place, -1), np.moveaxis(others, self._place, -1)
-        shares = np.empty_like(own)
+        sums = np.empty_like(own)
+        count = own.shape[-1]
         with np.errstate(over="ignore"):
-            for number in range(own.shape[-1]):
-                powers = np.exp(others - own[..., number, None])
-                powers[..., number] = 1.0
-                shares[..., number] = 1 / powers.sum(axis=-1)
-        return np.moveaxis(shares, -1, self._place)
+            for number in range(count):
+                powers = np.exp(np.nextafter(others - own[..., number, None], end))
+                powers[..., number] = 0.0
+                sums[..., number] = powers.sum(axis=-1)
+            margin = (ULPS + count) * np.finfo(float).eps
+            sums = np.maximum(sums * (1 + np.copysign(margin, end)), 0.0)
+        return np.moveaxis(np.nextafter(sums, end) if end > 0 else sums, -1, self._place)
 
 
 @dataclass(frozen=True)
@@ -147,14 +152,14 @@ class LogSoftmax(Softmax):
         """Return bounds of the values."""
         ((low, high),) = intervals
         ends = []
-        with np.errstate(divide="ignore"):
-            for own, others, limit in ((low, high, high), (high, low, low)):
-                shares = np.log(self._extreme(own, others))
-                # Where a share vanishes, its logarithm is about own − the largest of the others.
-                count = np.log(self.output_shape[self._place])
-                largest = limit.max(axis=self._place, keepdims=True)
-                ends.append(np.where(np.isfinite(shares), shares, own - largest - (count if own is low else 0.0)))
-        return Interval(*ends).outward(ULPS * self.output_shape[self._place])
+        for own, others, end in ((low, high, np.inf), (high, low, -np.inf)):
+            sums = self._others(others, own, end)
+            with np.errstate(invalid="ignore"):
+                # Where powers are too large, the logarithm is that of the largest, or of n times that.
+                largest = others.max(axis=self._place, keepdims=True)
+                rest = own - largest - (np.log(self.output_shape[self._place]) if end > 0 else 0.0)
+                ends.append(np.where(np.isfinite(sums), -np.log1p(sums), rest))
+        return Interval(*ends).outward(ULPS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from convmat._runtime import quietly
 from convmat.geometry import Array, IntArray, RowRange, as_dtype
+from convmat.matrices import check_rows
 from convmat.networks._patterns import Pattern, axis_pattern, diagonal_pattern
 from convmat.operators import ArrayOperator
 
@@ -142,17 +143,7 @@ class Transpose(ArrayOperator):
 
 def row_range(rows: RowRange, count: int) -> tuple[int, int]:
     """Return the first of some rows of a matrix, and the one after the last."""
-    if rows is None:
-        return 0, count
-    if isinstance(rows, slice):
-        start, stop, step = rows.indices(count)
-        if step != 1:
-            raise ValueError(f"rows must be a range with step 1, got step {step}")
-        return start, max(start, stop)
-    start, stop = rows
-    if not 0 <= start <= stop <= count:
-        raise ValueError(f"rows must be (start, stop) with 0 ≤ start ≤ stop ≤ {count}, got {rows!r}")
-    return int(start), int(stop)
+    return check_rows(rows, count) or (0, count)
 
 
 def _in_batches(function: Any, x: Array, shape: Shape, result: Shape) -> Array:

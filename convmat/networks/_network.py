@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,8 @@ class Network:
         """
         given = self._check(x)
         batch = given.shape[: given.ndim - len(self.input_shape)]
-        values = dict(self._values(given.reshape(prod(batch), *self._source.shape), keep=False))
-        result: Array = values[self._target.number].reshape((*batch, *self.output_shape))
-        return result
+        result = self._run(given.reshape(prod(batch), *self._source.shape))
+        return result.reshape((*batch, *self.output_shape))
 
     def _check(self, x: npt.ArrayLike) -> Array:
         given = np.asarray(x)
@@ -104,21 +103,18 @@ class Network:
         wanted = np.float64 if given.dtype == np.float64 and self.dtype == np.float64 else self.dtype
         return given.astype(wanted, copy=False)
 
-    def _values(self, x: Array, keep: bool) -> Iterator[tuple[int, Array]]:
-        """Yield the number and the array of each value for a batch; those that nobody takes any more are forgotten."""
+    def _run(self, x: Array) -> Array:
+        """Return what comes out for a batch; values that nobody takes any more are forgotten on the way."""
         values, last = {0: x}, {self._target.number: len(self.stages) + 1}
         for number, stage in enumerate(self.stages, 1):
             for value in stage.inputs:
                 last[value.number] = max(number, last.get(value.number, 0))
-        if self._target.number == 0:
-            yield 0, x
         for number, stage in enumerate(self.stages, 1):
             values[number] = stage.apply(*(values[value.number] for value in stage.inputs))
-            if keep or number == self._target.number:
-                yield number, values[number]
             for value in stage.inputs:
                 if last[value.number] == number:
                     values.pop(value.number, None)
+        return values[self._target.number]
 
     def affine(self) -> AffineMap:
         """Return the affine map that the network is.
@@ -170,8 +166,8 @@ class Network:
         values, linear = {0: point.reshape(self._source.shape)}, []
         for number, stage in enumerate(self.stages, 1):
             arrays = [values[value.number] for value in stage.inputs]
-            linear.append(stage.at(*arrays))
             values[number] = stage.apply(*(array[None] for array in arrays))[0]
+            linear.append(stage.at(values[number], *arrays))
         return self._map(tuple(linear))
 
     def bounds(self, low: npt.ArrayLike, high: npt.ArrayLike, *, stage: str | None = None) -> tuple[Array, Array]:
@@ -281,7 +277,7 @@ class Network:
             If there is no such output.
         """
         size = prod(self.output_shape)
-        own = integer("output", size // 2 + self.output_shape[-1] // 2 if output is None else output, 0)
+        own = integer("output", size // 2 + sum(self.output_shape[-1:]) // 2 if output is None else output, 0)
         own = min(own, size - 1) if output is None else own
         if own >= size:
             raise ValueError(f"output must be less than {size}, the number of outputs, got {own}")

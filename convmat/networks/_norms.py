@@ -41,8 +41,7 @@ def stage_norm_bound(stage: Stage) -> float:
     """
     if stage.function is None:
         bounds = [map_norm_bound(each) for each in stage.maps]
-        taken = [each.sources >= 0 for each in stage.maps if isinstance(each, Gather)]
-        if len(taken) == len(bounds) and np.sum(taken, axis=0).max(initial=0) <= 1:
+        if _is_joined(stage):
             return max(bounds)
         return sqrt(sum(bound**2 for bound in bounds)) * (1 + _MARGIN)
     function = stage.function

@@ -86,6 +86,7 @@ def _like(matrix: sparse.csr_array, data: Array) -> sparse.csr_array:
 
 
 def stacked(blocks: list[sparse.csr_array], width: int, dtype: Any) -> sparse.csr_array:
+    """Return blocks of rows as one matrix."""
     if not blocks:
         return sparse.csr_array((0, width), dtype=dtype)
     counts = np.concatenate([np.diff(block.indptr) for block in blocks])

@@ -98,12 +98,11 @@ class Stage:
             result = result + each.apply(array)
         return result if self.offset is None else result + self.offset
 
-    def at(self, *arrays: Array) -> Stage:
-        """Return the affine stage that this one is near a point, one array for each input."""
+    def at(self, value: Array, *arrays: Array) -> Stage:
+        """Return the affine stage that this one is near a point, where it has a value; one array for each input."""
         if self.function is None:
             return self
-        maps = self.function.derivative(*arrays)
-        offset = self.function.value(*(array[None] for array in arrays))[0]
+        maps, offset = self.function.derivative(*arrays), value
         for each, array in zip(maps, arrays, strict=True):
             offset = offset - each.apply(array)
         return replace(self, maps=maps, offset=offset, function=None)

@@ -1,14 +1,18 @@
 """Bounds hold: of intervals in exact arithmetic, of norms for the matrices themselves."""
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from convmat import Convolution
+from convmat.geometry import PADDING_MODES
 from convmat.networks import Network
 from convmat.networks import _elementary as elementary
 from convmat.networks._builder import Builder
 from convmat.networks._functions import Interval
+from convmat.networks._groups import LogSoftmax, Softmax
 from convmat.networks._norms import map_norm_bound
 from tests.networks.graphs import GRAPHS, built
 
@@ -175,3 +179,83 @@ def test_errors():
     net = Network(builder.stages, builder.input, target, np.float64, ((3,), (3,)))
     with pytest.raises(ValueError, match="Div must have a divisor that cannot be zero"):
         net.bounds(-1.0, 1.0)
+
+
+# Rounding: what is bounded is the exact value, which Python's decimal numbers give
+
+
+def exactly(value):
+    return Decimal(float(value))
+
+
+def exact_tanh_gelu(x):
+    scale = (Decimal(2) / PI).sqrt()
+    inner = scale * (x + exactly(0.044715) * x**3)
+    powers = (2 * inner).exp()
+    return x / 2 * (1 + (powers - 1) / (powers + 1))
+
+
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+EXACT = {
+    "gelu by tanh": exact_tanh_gelu,
+    "hard_sigmoid": lambda x: min(max(exactly(1 / 6) * x + exactly(0.5), Decimal(0)), Decimal(1)),
+    "hard_swish": lambda x: x * min(max(x / 6 + exactly(0.5), Decimal(0)), Decimal(1)),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "silu": lambda x: x / (1 + (-x).exp()),
+    "exp": lambda x: x.exp(),
+    "tanh": lambda x: 1 - 2 / ((2 * x).exp() + 1),
+    "elu": lambda x: x if x > 0 else exactly(0.7) * (x.exp() - 1),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_bounds_of_functions_hold_the_exact_value(name):
+    points = np.concatenate(
+        [RNG.uniform(-8, 8, 400), -3 + 10.0 ** RNG.uniform(-15, 0, 200), [-30.0, -2.9999999999, 0.0]]
+    )
+    found = FUNCTIONS[name](points.shape).bounds(Interval(points, points))
+    with localcontext() as context:
+        context.prec = 60
+        for x, low, high in zip(points, *found, strict=True):
+            assert exactly(low) <= EXACT[name](exactly(x)) <= exactly(high), x
+
+
+@pytest.mark.parametrize("kind", [Softmax, LogSoftmax])
+def test_bounds_of_shares_hold_the_exact_value(kind):
+    for size in (1, 2, 3, 7):
+        for scale in (1e-3, 1.0, 40.0, 150.0):
+            x = RNG.standard_normal(size) * scale
+            found = kind((size,), 0).bounds(Interval(x, x))
+            with localcontext() as context:
+                context.prec = 300
+                powers = [exactly(each).exp() for each in x]
+                shares = [power / sum(powers) for power in powers]
+                exact = shares if kind is Softmax else [share.ln() for share in shares]
+                for value, low, high in zip(exact, *found, strict=True):
+                    assert exactly(low) <= value <= exactly(high)
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_all_products_that_are_summed_are_counted(mode, is_transposed):
+    """Where a border reads a position through several taps, each of them is a product that is rounded."""
+    kernel, padding = np.ones((2, 2, 3)), ((2, 2),) if mode != "zeros" else ((1, 1),)
+    builder = Builder((1, 2, 3), np.float64)
+    options = {"padding": padding, "padding_mode": mode, "is_transposed": is_transposed}
+    if is_transposed:
+        options["output_shape"] = (5 - sum(padding[0]) if mode == "zeros" else 3,)
+        builder = Builder(
+            (
+                1,
+                2,
+                Convolution(
+                    kernel, (2, *options["output_shape"]), **{k: options[k] for k in ("padding", "padding_mode")}
+                ).output_shape[1],
+            ),
+            np.float64,
+        )
+    value = builder.convolve("conv", builder.input, kernel, **options)
+    each = builder.stages[0].maps[0]
+    sums = each.apply(np.ones(each.input_shape))  # of ones: how many products there are
+    assert each.terms >= sums.max()
+    assert value.shape == each.output_shape

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from convmat.networks import Network
+from convmat.networks._builder import Builder
 from convmat.networks._draw import trace
 from tests.networks.graphs import GRAPHS, built
 
@@ -35,3 +37,13 @@ def test_a_panel_for_each_matrix():
     assert net.draw(figure=figure) is figure
     with pytest.raises(ValueError, match="output must be less than 120, the number of outputs, got 120"):
         net.draw(120)
+
+
+@pytest.mark.filterwarnings("ignore")  # of an old matplotlib's own
+def test_a_single_number_is_traced_back():
+    pytest.importorskip("matplotlib")
+    builder = Builder((1, 2, 3), np.float64)
+    total = builder.reduce("total", "ReduceSum", builder.input, (0, 1, 2), False, False)
+    net = Network(builder.stages, builder.input, total, np.float64, ((2, 3), ()))
+    assert net(np.ones((4, 2, 3))).tolist() == [6.0] * 4
+    assert "reads 6 numbers" in net.draw().get_suptitle()
